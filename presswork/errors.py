@@ -6,7 +6,8 @@
     |   |-- EndpointError       the endpoint is not the one that the settings name
     |   |-- OutputClassError
     |   |-- TemplateError
-    |   `-- ParameterError
+    |   |-- ParameterError
+    |   `-- TrialError          no run can resume a trial
     |-- RecordError             one record can't be used: it fails alone, by its key
     |-- RunEndedError           the run of this helper has ended
     |-- LedgerAwayError         answers could not be written to the ledger; they are in a spill file
@@ -72,6 +73,10 @@ class TemplateError(ConfigurationError):
 
 class ParameterError(ConfigurationError):
     """A parameter of the run is wrong. Run `presswork templates show NAME` to list a template's parameters."""
+
+
+class TrialError(ConfigurationError):
+    """The run is a trial, which can't be resumed. Start a new run: what the trial paid for costs nothing more."""
 
 
 class RunEndedError(PressworkError):

@@ -7,24 +7,25 @@ keep their names: ANTHROPIC_API_KEY and ANTHROPIC_BASE_URL are the SDK's, PREFEC
 import os
 import tempfile
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 from dotenv import load_dotenv
-from pydantic import BeforeValidator, Field, SecretStr, ValidationError
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic import BaseModel, BeforeValidator, Field, SecretStr, ValidationError, model_validator
 
 from presswork.errors import ConfigurationError
 
 ROOT = Path(__file__).resolve().parent.parent
 """The project's root, which does not depend on the current folder."""
+PREFIX = "PRESSWORK_"
 AUDIT_URL = "PRESSWORK_AUDIT_URL"
 """The variable with the address of the audit room, which `presswork up` sets for its runs."""
 
 
-class Settings(BaseSettings):
-    """An installation's settings. Each field is read from PRESSWORK_<NAME>. Durations are in seconds."""
+class Settings(BaseModel):
+    """An installation's settings. Each field is read from PRESSWORK_<NAME>, in any case. Durations are in seconds.
 
-    model_config = SettingsConfigDict(env_prefix="PRESSWORK_", extra="ignore")
+    Not pydantic-settings: it loads much that nothing here needs, and every command reads its settings.
+    """
 
     database_url: str | None = Field(None, description="The ledger. Default: a SQLite file in the project's root.")
     source_url: str | None = Field(None, description="The database where `select` runs. Default: the ledger's.")
@@ -81,6 +82,13 @@ class Settings(BaseSettings):
     audit_user: str | None = Field(None, description="The user of the audit room.")
     audit_password: SecretStr | None = Field(None, description="The password of the audit room's user.")
 
+    @model_validator(mode="before")
+    @classmethod
+    def _read_environment(cls, given: dict[str, Any]) -> dict[str, Any]:
+        variables = {name.upper(): value for name, value in os.environ.items()}
+        set_here = {name: variables.get(PREFIX + name.upper()) for name in cls.model_fields}
+        return {name: value for name, value in set_here.items() if value is not None} | given
+
     @property
     def spool_folder(self) -> Path:
         """The folder where a run keeps its selected records until it completes."""
@@ -107,7 +115,7 @@ def load_settings() -> Settings:
         return Settings()
     except ValidationError as error:
         wrong = "; ".join(
-            f"PRESSWORK_{'_'.join(str(part) for part in item['loc']).upper()}: {item['msg']}" for item in error.errors()
+            f"{PREFIX}{'_'.join(str(part) for part in item['loc']).upper()}: {item['msg']}" for item in error.errors()
         )
         raise ConfigurationError(f"A setting is wrong: {wrong}.") from None
 

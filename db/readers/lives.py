@@ -1,7 +1,8 @@
 """Read a record's history: the periods in which each content was current, and the failures between them.
 
 Earlier releases wrote a row for each run that found a record unchanged; later ones only count it as a confirmation.
-So equal consecutive rows are merged into one period here, and each merged row counts as a confirmation.
+So equal consecutive rows are merged into one period here, and each merged row counts as a confirmation. Trials are not
+among them: a trial's answer was never current.
 """
 
 from collections.abc import Iterable
@@ -14,6 +15,7 @@ from sqlalchemy import Engine, and_, case, func, null, select, tuple_
 from db.sameness import compared_fields
 from db.session import rows_of
 from db.tables import Generation, StandingContent
+from db.trials import is_of_trial
 from db.words import SUCCEEDED, Status
 
 
@@ -111,6 +113,7 @@ def read_periods(engine: Engine, place: LifePlace, key: str) -> list[LifePeriod]
         )
         .join(c, of_record)
         .where(c.flow == place.flow, c.step == place.step, c.endpoint == place.endpoint, c.record_key == key)
+        .where(~is_of_trial(g.run_id))
         .order_by(g.id)
     )
     return _periods(LifePeriod(**row._asdict()) for row in rows_of(engine, statement))

@@ -6,9 +6,11 @@ from sqlalchemy import ColumnElement, Engine, Subquery, func, select, union_all
 
 from db.session import rows_of
 from db.tables import Attempt, Generation, StoredPrompt, StoredRun
+from db.words import TRY
 
 NEWEST_RUNS, NEWEST_ATTEMPTS = 5, 1000
 """How many runs are read, and how many attempts of each: older ones had other records and another prompt."""
+_IS_TRIAL = StoredRun.trigger == TRY
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +67,8 @@ def read_past(
 def _newest_answers(engine: Engine, flow: str, step: str, model: str, of_endpoint: ColumnElement[bool]) -> Subquery:
     """Select `tokens_in`, `tokens_out` and `latency_ms` of a step's answers in the newest runs that have some.
 
-    Uses the index on the attempts' run and end, because a ledger may hold millions of answers.
+    Uses the index on the attempts' run and end, because a ledger may hold millions of answers. Trials have few records,
+    so their answers count only if no run has any.
     """
     cached = (Attempt.cache_creation_5m_tokens, Attempt.cache_creation_1h_tokens, Attempt.cache_read_tokens)
     tokens_in = Attempt.input_tokens + sum(func.coalesce(column, 0) for column in cached)
@@ -80,8 +83,9 @@ def _newest_answers(engine: Engine, flow: str, step: str, model: str, of_endpoin
     )
     having_some = answers.where(Attempt.run_id == StoredRun.id).exists()
     newest = select(StoredRun.id).where(StoredRun.flow == flow, of_endpoint, having_some)
-    runs = [run.id for run in rows_of(engine, newest.order_by(StoredRun.started_at.desc()).limit(NEWEST_RUNS))]
-    of_runs = (answers.where(Attempt.run_id == run_id) for run_id in runs or [""])
+    newest = newest.order_by(StoredRun.started_at.desc()).limit(NEWEST_RUNS)
+    found = rows_of(engine, newest.where(~_IS_TRIAL)) or rows_of(engine, newest.where(_IS_TRIAL))
+    of_runs = (answers.where(Attempt.run_id == run_id) for run_id in [run.id for run in found] or [""])
     newest_of_each = (each.order_by(Attempt.ended_at.desc()).limit(NEWEST_ATTEMPTS).subquery() for each in of_runs)
     return union_all(*(select(each) for each in newest_of_each)).subquery()
 

@@ -15,8 +15,9 @@ from db.columns import aliased
 from db.readers.confirmations import confirmed_contents
 from db.readers.runs import counts_in, find_id, row_of, running, state_of
 from db.session import among, in_parts, rows_of
-from db.tables import Attempt, Generation, GenerationParent, StandingContent, StoredPrompt, StoredRecord
-from db.words import SUCCEEDED
+from db.tables import Attempt, Generation, GenerationParent, StandingContent, StoredPrompt, StoredRecord, StoredRun
+from db.trials import is_of_trial
+from db.words import SUCCEEDED, TRY
 
 _FURTHEST = 10  # how many steps back to look for an output
 _SHARED = re.compile(r'{\s*"\$(?:text|json)"\s*:\s*"([^"]+)"\s*}')
@@ -191,7 +192,7 @@ def read_generation(engine: Engine, generation_id: str, most: int | None = None)
             .order_by(Generation.id)
         )
         template = tables.StoredTemplate
-        run = row_of(connection, tables.StoredRun, tables.StoredRun.id == row["run_id"]) or {}
+        run = row_of(connection, StoredRun, StoredRun.id == row["run_id"]) or {}
         of_record = [column == row[column.name] for column in StandingContent.__table__.primary_key]
         near = _neighbours(connection, row)
         audit = Audit(
@@ -231,13 +232,18 @@ def _left_out(connection: Connection, which: ColumnElement[bool], listed: Sequen
 
 
 def _neighbours(connection: Connection, row: Mapping[str, Any]) -> dict[str, InLife | None]:
-    """Read a generation's place among those of its record and step, which a later run may have replaced too."""
+    """Read a generation's place among those of its record and step, which a later run may have replaced too.
+
+    No trial stands next to a run's generation, but next to a trial's does.
+    """
     g = Generation
     text_of = func.coalesce(g.source_generation_id, g.id)
     own_text = row["source_generation_id"] or row["id"]
     same = select(g.id, g.status, g.created_at).where(
         *(getattr(g, name) == row[name] for name in ("flow", "step", "endpoint", "record_key"))
     )
+    if connection.scalar(select(StoredRun.trigger).where(StoredRun.id == row["run_id"])) != TRY:
+        same = same.where(~is_of_trial(g.run_id))
     found = {
         "before": same.where(g.id < row["id"]).order_by(g.id.desc()),
         "after": same.where(g.id > row["id"]).order_by(g.id),

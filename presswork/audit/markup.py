@@ -28,13 +28,14 @@ from db.words import (
     SUCCEEDED,
     SUSPENDED,
     TRUNCATED,
+    TRY,
 )
 from presswork.escaping import visible
 from presswork.report.amounts import duration, percent
 
 LOOKS: Mapping[str, str] = {
     **dict.fromkeys((SUCCEEDED, COMPLETED), "good"),
-    **dict.fromkeys((CACHED, RUNNING, BATCH), "calm"),
+    **dict.fromkeys((CACHED, RUNNING, BATCH, TRY), "calm"),
     **dict.fromkeys((SKIPPED, CAPPED, CANCELLED, SUSPENDED, SANDBOX), "warn"),
     **dict.fromkeys((INVALID, TRUNCATED, REFUSED, FAILED, CRASHED), "bad"),
 }

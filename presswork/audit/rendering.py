@@ -14,7 +14,7 @@ from urllib.parse import parse_qsl, urlencode
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from db.readers.audit.filters import NO_CAUSE, WITHOUT_CONTENT
-from db.words import PERHAPS_BILLED, RUN_STATUSES, SANDBOX, TRIGGERS
+from db.words import PERHAPS_BILLED, RUN_STATUSES, SANDBOX, TRIGGERS, TRY
 from presswork.audit import links, markup
 from presswork.differences import html_marks
 
@@ -88,6 +88,7 @@ def make_environment(site: Mapping[str, Any]) -> Environment:
                     "perhaps_billed": PERHAPS_BILLED,
                     "run_statuses": RUN_STATUSES,
                     "sandbox": SANDBOX,
+                    "trial": TRY,
                     "triggers": TRIGGERS,
                     "without_content": WITHOUT_CONTENT,
                 }

@@ -6,7 +6,6 @@ schema that the function was given, so it is never stale. A file that is missing
 
 import hashlib
 import json
-import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -32,7 +31,7 @@ def schemas_kept(folder: Path) -> Iterator[None]:
 def sent_schema(schema: JsonSchema) -> JsonSchema:
     """Return what the SDK makes of a schema. Raises what the SDK raises for one that it can't send."""
     folder = _folder.get()
-    if folder is None or "anthropic" in sys.modules:
+    if folder is None:
         return _by_sdk(schema)
     file = folder / f"{_hash_of(version('anthropic') + json.dumps(schema, default=repr))}.json"
     found = _read(file)

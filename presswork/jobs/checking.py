@@ -9,6 +9,7 @@ from sqlalchemy import Engine
 
 from db.readers.figures import find_run
 from db.readers.runs import read_run
+from db.words import TRY
 from presswork.engine.resources.preflight import (
     check_ledger,
     check_select,
@@ -16,6 +17,7 @@ from presswork.engine.resources.preflight import (
     name_endpoint,
     require_credential,
 )
+from presswork.errors import TrialError
 from presswork.jobs.named_jobs import Call, Job, bind_flow, bind_template
 from presswork.options import RunOptions
 from presswork.prompts.lint import load_sound
@@ -40,11 +42,13 @@ def find_resumed(settings: Settings, run_id: str) -> ResumedRun:
 
 
 def read_resumed(ledger: Engine, run_id: str) -> ResumedRun | None:
-    """Find a run by its id, or a unique part of it; None if the ledger does not have it."""
+    """Find a run by its id, or a unique part of it; None if the ledger does not have it. Raises TrialError."""
     line = find_run(ledger, run_id)
     row = read_run(ledger, line.id) if line is not None else None
     if row is None:
         return None
+    if row["trigger"] == TRY:
+        raise TrialError
     parameters: Mapping[str, Any] = row["parameters"]
     options: Mapping[str, Any] = parameters.get("options") or {}
     return ResumedRun(

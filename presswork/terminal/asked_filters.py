@@ -8,7 +8,7 @@ from presswork.errors import ParameterError
 from presswork.periods import moment_of
 from presswork.terminal.filter_flags import FigureFlags
 
-_SAME = "flow step endpoint template model status cause origin run key replaced".split()
+_SAME = "flow step endpoint template model status cause origin run trigger key replaced".split()
 
 
 def wanted_by(flags: FigureFlags) -> Filter:

@@ -15,6 +15,7 @@ from presswork.terminal.filter_flags import (
     OfOrigin,
     OfStep,
     OfTemplate,
+    OfTrigger,
     Since,
     Until,
 )
@@ -48,9 +49,7 @@ class HistoryFlags(Flags):
     generations: Annotated[bool, Option("--generations", help="List generations, of this run or of all.")] = False
     flow: Annotated[str | None, Option(help="List only what is of this flow.")] = None
     status: Annotated[str | None, Option(help="List only what has this status.")] = None
-    trigger: Annotated[str | None, Option(help="List only runs that this started: command, schedule, deployment.")] = (
-        None
-    )
+    trigger: OfTrigger = None
     endpoint: OfEndpoint = None
     step: OfStep = None
     template: OfTemplate = None
@@ -171,7 +170,10 @@ class CostFlags(FigureFlags):
     """
 
     by: Annotated[
-        str, Option(metavar="WORDS", help="Add up by these, with commas: day, flow, step, template, model, endpoint.")
+        str,
+        Option(
+            metavar="WORDS", help="Add up by these, with commas: day, flow, step, template, model, endpoint, trigger."
+        ),
     ] = "flow,model,endpoint"
 
 

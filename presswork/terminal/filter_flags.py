@@ -17,8 +17,7 @@ OfTemplate = Annotated[
 ]
 OfModel = Annotated[str | None, Option(help="Only of prompts for this model.")]
 OfOrigin = Annotated[str | None, Option(help="Only of this origin: live, batch or cache.")]
-
-
+OfTrigger = Annotated[str | None, Option(help="Only of runs that this started: command, schedule, deployment, try.")]
 OfCause = Annotated[
     str | None,
     Option(metavar="KIND", help="Only without content for this cause, such as refusal; none: without a cause."),
@@ -35,6 +34,7 @@ class FigureFlags(Flags):
     template: OfTemplate = None
     model: OfModel = None
     run: Annotated[str | None, Option(metavar="ID", help="Only of this run: its id, or its beginning or end.")] = None
+    trigger: OfTrigger = None
     since: Since = None
     until: Until = None
     sandbox: OfSandbox = False

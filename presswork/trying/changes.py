@@ -23,7 +23,7 @@ LOOK_EVERY_S = 1.0
 """How often files are read where no events arrive."""
 MOST_S = 2.0
 """How long to wait for the end of saves that follow each other."""
-_STEP_MS, _MOST_MS = 10, 50
+_STEP_MS, _MOST_MS = 5, 50
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,18 +3,31 @@
 A save during a trial waits for the trial's end, as its requests are paid for; of several saves only the newest counts.
 """
 
+import gc
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
 from db.database_errors import SourceError
-from presswork.errors import ConfigurationError, EndpointError, MissingKeyError, OutputClassError, TemplateError
+from presswork.errors import (
+    CallError,
+    ConfigurationError,
+    CostCapError,
+    EndpointError,
+    MissingKeyError,
+    OutputClassError,
+    StoppedError,
+    TemplateError,
+)
 from presswork.output_classes.reloading import forget_modules
 from presswork.prompts.front_matter import SUFFIX
 from presswork.prompts.lint import Finding, errors_that_stop, lint_template
+from presswork.prompts.templates import list_templates
 from presswork.trying.changes import Snapshot, changed_between, next_save, take_snapshot
 from presswork.trying.template_files import TemplateFiles, files_of_template
 from presswork.trying.trials import Trial
+
+_KEY_STATUSES = frozenset({401, 402, 403})
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +48,7 @@ class Version:
 
 @dataclass(frozen=True, slots=True)
 class Broken:
-    """A version can't be asked, and nothing was sent. Each mistake says where it is."""
+    """A version can't be asked. Each mistake says where it is."""
 
     version: int
     mistakes: tuple[Finding, ...]
@@ -43,7 +56,7 @@ class Broken:
 
 @dataclass(frozen=True, slots=True)
 class Waiting:
-    """The next save of one of these files is awaited; a file that is missing has its name too."""
+    """The next save of one of these files is awaited; a part that is missing has its name too."""
 
     files: tuple[str, ...]
 
@@ -84,9 +97,12 @@ async def watch_saves(
         outcome = await _outcome(folder, template, version, ask)
         yield outcome
         if isinstance(outcome, Version) and outcome.trial.stopped is not None:
-            yield Capped(outcome.trial.stopped)
+            outcome = Capped(outcome.trial.stopped)
+            yield outcome
+        if isinstance(outcome, Capped):
             return
-        yield Waiting(tuple(dict.fromkeys(files.names.values())))
+        yield Waiting(_present(files, seen))
+        _collect_garbage(version)
         changed = ()
         while not changed:
             later = await next_save(seen)
@@ -96,13 +112,30 @@ async def watch_saves(
             seen = later
 
 
-async def _outcome(folder: Path, template: str, version: int, ask: Callable[[], Awaitable[Trial]]) -> Version | Broken:
+async def _outcome(
+    folder: Path, template: str, version: int, ask: Callable[[], Awaitable[Trial]]
+) -> Version | Broken | Capped:
     try:
         return Version(version, await ask())
-    except (MissingKeyError, EndpointError):
-        raise
-    except (ConfigurationError, SourceError) as error:
+    except CostCapError as error:
+        return Capped(str(error))
+    except (ConfigurationError, SourceError, CallError) as error:
+        if _is_beyond_saves(error) or (version == 1 and _is_wrong_call(error, folder, template)):
+            raise
         return Broken(version, tuple(_mistakes(folder, template, error)))
+
+
+def _is_beyond_saves(error: Exception) -> bool:
+    """Return whether no save of a file can help: the key, the account or the endpoint is wrong, or someone stopped."""
+    if isinstance(error, CallError):
+        return isinstance(error, StoppedError) or error.http_status in _KEY_STATUSES
+    return isinstance(error, MissingKeyError | EndpointError)
+
+
+def _is_wrong_call(error: Exception, folder: Path, template: str) -> bool:
+    """Return whether the first trial failed for its arguments, such as an unknown key, and not for a broken file."""
+    in_a_file = isinstance(error, TemplateError | OutputClassError) and template in list_templates(folder)
+    return isinstance(error, ConfigurationError) and not in_a_file
 
 
 def _mistakes(folder: Path, template: str, error: Exception) -> list[Finding]:
@@ -112,6 +145,21 @@ def _mistakes(folder: Path, template: str, error: Exception) -> list[Finding]:
         found = errors_that_stop(lint_template(folder, template))
     code = type(error).__name__.removesuffix("Error").lower()
     return found or [Finding(template + SUFFIX, None, "error", code, str(error))]
+
+
+def _collect_garbage(version: int) -> None:
+    # Each version leaves some ten thousand objects in circles. Collecting them at some later moment would make a save
+    # wait, for as long as all the rest of what comes before its request.
+    gc.collect()
+    if version == 1:
+        gc.freeze()  # what is loaded by now stays
+
+
+def _present(files: TemplateFiles, seen: Snapshot) -> tuple[str, ...]:
+    """Return the names of the files to save: not of modules that are missing, of which most are names of classes."""
+    return tuple(
+        dict.fromkeys([*files.texts.values(), *(files.modules[path] for path in files.modules if seen[path].digest)])
+    )
 
 
 def _named(files: TemplateFiles, paths: Iterable[Path]) -> tuple[str, ...]:

@@ -14,7 +14,13 @@ import jinja2
 import jinja2.meta
 
 from presswork.errors import ConfigurationError
-from presswork.output_classes.user_modules import PACKAGE, UserModule, is_of_presswork, module_of, modules_loaded_by
+from presswork.output_classes.user_modules import (
+    UserModule,
+    is_of_presswork,
+    module_of,
+    modules_loaded_by,
+    shown_path,
+)
 from presswork.prompts.front_matter import SUFFIX, blank_front_matter, read_file, read_front_matter
 from presswork.prompts.syntax import make_environment
 
@@ -54,7 +60,7 @@ def files_of_template(folder: Path, template: str) -> TemplateFiles:
             select, output = _named_in_front(template, source)
             waiting += [select] if select else []
             modules = list(_modules_of(output))
-    places = {path: f"{PACKAGE}/{module.name.replace('.', '/')}.py" for module in modules for path in module.places}
+    places = {path: shown_path(str(path)) or path.name for module in modules for path in module.places}
     return TemplateFiles(texts, places, frozenset(module.name for module in modules if module.file is not None))
 
 

@@ -56,6 +56,7 @@ class TriedRecord:
     - `faults`: what validation said about the last answer that it refused. With content, a repair followed.
     - `error`: why there is no content.
     - `requests`, `tokens`, `cost_usd`, `latency_ms`: of this trial's own requests. A cost of None is unknown.
+    - `answer_tokens`, `answer_usd`: of all requests that led to the answer, also if an earlier run made them.
     """
 
     key: str
@@ -73,6 +74,8 @@ class TriedRecord:
     tokens: TokenCounts = TokenCounts()
     cost_usd: Decimal | None = Decimal(0)
     latency_ms: int = 0
+    answer_tokens: TokenCounts = TokenCounts()
+    answer_usd: Decimal | None = Decimal(0)
 
 
 @dataclass(frozen=True, slots=True)

@@ -85,6 +85,8 @@ def _tried(ledger: Engine, key: str, run_id: str, outcome: OwnOutcome, audit: Au
         tokens=_tokens(attempts),
         cost_usd=_cost(attempts),
         latency_ms=sum(attempt["latency_ms"] or 0 for attempt in attempts),
+        answer_tokens=_tokens(audit.attempts),
+        answer_usd=_cost(audit.attempts),
     )
 
 

@@ -11,7 +11,9 @@ import pytest
 from pydantic import Field, TypeAdapter
 
 from db.ledger.connecting import open_ledger
+from db.words import TRY
 from presswork import Selection
+from presswork.errors import TrialError
 from presswork.jobs.checking import read_resumed
 from presswork.jobs.named_jobs import make_selection
 from presswork.prompts.front_matter import Param
@@ -77,3 +79,11 @@ def test_params_of_a_template_are_the_same_again(tmp_path: Path, given: dict[str
 )
 def test_selection_of_a_flow_is_the_same_again(tmp_path: Path, selection: Picked) -> None:
     assert make_selection("flow", Picked, resumed(tmp_path, selection=selection)) == selection
+
+
+def test_trial_is_no_run_to_resume(tmp_path: Path) -> None:
+    ledger = open_ledger(f"sqlite:///{tmp_path / 'ledger.sqlite'}")
+    trial = Book(ledger, trigger=TRY)
+    with pytest.raises(TrialError, match="is a trial, which can't be resumed"):
+        read_resumed(ledger, trial.run_id)
+    ledger.dispose()

@@ -57,6 +57,23 @@ def test_help_and_mistakes_of_typing_load_nothing_that_takes_time(arguments: lis
     assert ended.stdout.splitlines()[-1] == "loaded []"
 
 
+def test_loading_modules_for_a_command_never_collects_all_garbage() -> None:
+    program = (
+        "import gc, sys\n"
+        "from presswork.cli import main\n"
+        "before = gc.get_stats()[2]['collections']\n"
+        "sys.argv[1:] = ['run', 'no_such_job']\n"
+        "try:\n    main()\n"
+        "except SystemExit as end:\n"
+        "    print(end.code, 'prefect' in sys.modules, gc.get_freeze_count() > 10_000)\n"
+        "import prefect\n"
+        "print(gc.get_stats()[2]['collections'] - before)\n"
+    )
+    ended = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=True)
+
+    assert ended.stdout.split() == ["2", "False", "True", "0"]
+
+
 def test_environment_is_as_it_was_after_a_block_that_fails(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PRESSWORK_TEST_SET", "before")
     monkeypatch.delenv("PRESSWORK_TEST_UNSET", raising=False)

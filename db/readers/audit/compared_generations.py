@@ -12,6 +12,7 @@ from db.readers.runs import find_id
 from db.readers.stored_generations import read_request
 from db.session import rows_of
 from db.tables import Attempt, Generation, StoredPrompt, StoredRecord, StoredTemplate
+from db.trials import is_of_trial
 from db.words import SUCCEEDED
 
 Compared = Literal["answer", "prompt", "record"]
@@ -70,7 +71,10 @@ def read_compared(engine: Engine, identifier: str, of: Compared) -> ComparedGene
 
 
 def find_previous(engine: Engine, identifier: str) -> str | None:
-    """Return the record's content before a generation, in the same flow, step and endpoint; None if it is the first."""
+    """Return the record's content before a generation, in the same flow, step and endpoint; None if it is the first.
+
+    It is the content of a run, also before a trial's generation.
+    """
     g, before = Generation, Generation.__table__.alias("before")
     # Not an older row of the same text: those confirmed it in earlier releases.
     other_text = func.coalesce(before.c.source_generation_id, before.c.id) != func.coalesce(
@@ -81,6 +85,7 @@ def find_previous(engine: Engine, identifier: str) -> str | None:
         select(before.c.id)
         .join(g, g.id == identifier)
         .where(*same_place, before.c.status == SUCCEEDED, before.c.id < identifier, other_text)
+        .where(~is_of_trial(before.c.run_id))
         .order_by(before.c.id.desc())
         .limit(1)
     )

@@ -31,12 +31,16 @@ _Place = tuple[str, str, str]
 
 @dataclass(frozen=True, slots=True)
 class VersionAnswer:
-    """The newest generation of a record under one version; `output` is its answer, None if it has no content."""
+    """The newest generation of a record under one version, a trial's among them; `trigger` started its run.
+
+    `output` is its answer, None if it has no content.
+    """
 
     generation_id: str
     created_at: datetime
     status: str
     origin: str
+    trigger: str
     model: str | None
     record_hash: str | None
     output: Any
@@ -187,12 +191,14 @@ _ANSWERS = (
         Generation.created_at,
         Generation.status,
         Generation.origin,
+        StoredRun.trigger,
         StoredPrompt.model,
         Generation.record_hash,
         func.coalesce(Generation.output, _source.output).label("output"),
         Generation.error_kind,
         Generation.error_message,
     )
+    .join(StoredRun, StoredRun.id == Generation.run_id)
     .outerjoin(StoredPrompt, StoredPrompt.hash == Generation.prompt_hash)
     .outerjoin(_source, _source.id == Generation.source_generation_id)
 )

@@ -15,7 +15,7 @@ from db.columns import aliased
 from db.readers.audit.filters import Filter, conditions_of
 from db.rollups.attempt_sums import COST, IS_UNPRICED, LIKELY_COST, MAY_BE_BILLED, WAS_SENT, WRITTEN, total
 from db.session import in_parts, rows_of
-from db.tables import Attempt, Generation, StoredRecord
+from db.tables import Attempt, Generation, StoredRecord, StoredRun
 
 ColumnKind = Literal["text", "json", "moment", "integer", "dollars"]
 """What a column holds. In a row, a moment is ISO 8601 text in UTC, and dollars are whole units of 1e-10 USD."""
@@ -24,6 +24,7 @@ EXPORT_COLUMNS: dict[str, ColumnKind] = {
     "generation_id": "text",
     "created_at": "moment",
     "run_id": "text",
+    "trigger": "text",
     "flow": "text",
     "step": "text",
     "endpoint": "text",
@@ -116,6 +117,7 @@ def _matching(connection: Connection, wanted: Filter, window: Any) -> Select[Any
             g.id,
             _moment(connection, g.created_at),
             g.run_id,
+            StoredRun.trigger,
             g.flow,
             g.step,
             g.endpoint,
@@ -134,6 +136,7 @@ def _matching(connection: Connection, wanted: Filter, window: Any) -> Select[Any
             cast(output, Text),
         )
         .select_from(window)
+        .join(StoredRun, StoredRun.id == g.run_id)
         .outerjoin(source, source.id == g.source_generation_id)
         .outerjoin(StoredRecord, StoredRecord.hash == g.record_hash)
         .where(*conditions_of(replace(wanted, replaced=True), g))

@@ -56,10 +56,11 @@ class Filter:
     """Which generations are meant; None sets no condition. Raises FilterError for a word or a period that can't be.
 
     `template` is a version's hash or its beginning, `model` the requested one, `run` an id, or the beginning or end of
-    one. `key` is a record key, or a beginning followed by `*`. `status` may be WITHOUT_CONTENT. `cause` is why one has
-    no content, the kind of its error or NO_CAUSE. `since` and `until` are times with a zone: from the one up to, and
-    not with, the other. `words` are for the search; lists ignore them. Generations that another one of their run
-    replaced are meant only if `replaced` is true; figures leave them out too, and an export has all.
+    one, and `trigger` what started the run. `key` is a record key, or a beginning followed by `*`. `status` may be
+    WITHOUT_CONTENT. `cause` is why one has no content, the kind of its error or NO_CAUSE. `since` and `until` are times
+    with a zone: from the one up to, and not with, the other. `words` are for the search; lists ignore them. Generations
+    that another one of their run replaced are meant only if `replaced` is true; figures leave them out too, and an
+    export has all.
     """
 
     flow: str | None = None
@@ -71,6 +72,7 @@ class Filter:
     cause: str | None = None
     origin: str | None = None
     run: str | None = None
+    trigger: str | None = None
     key: str | None = None
     words: str | None = None
     since: datetime | None = None
@@ -81,12 +83,16 @@ class Filter:
         _check_texts(self)
         check_word("status", self.status, CHOSEN_STATUSES)
         check_word("origin", self.origin, ORIGINS)
+        check_word("trigger", self.trigger, TRIGGERS)
         check_period(self.since, self.until)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunFilter:
-    """Which runs are meant; None sets no condition. `status` is a state, see runs.py. The period is of their start."""
+    """Which runs are meant; None sets no condition. `status` is a state, see runs.py. The period is of their start.
+
+    Trials are meant only if `trigger` says so: while a template is written there are more of them than of runs.
+    """
 
     flow: str | None = None
     status: str | None = None
@@ -192,6 +198,9 @@ def conditions_of(wanted: Filter, of: Any = Generation) -> list[ColumnElement[bo
         # A scalar subquery: PostgreSQL would turn EXISTS into a join with all prompts.
         model = select(StoredPrompt.model).where(StoredPrompt.hash == of.prompt_hash).scalar_subquery()
         found.append(model == wanted.model)
+    if wanted.trigger is not None:
+        run = StoredRun.__table__.alias()
+        found.append(select(run.c.trigger).where(run.c.id == of.run_id).scalar_subquery() == wanted.trigger)
     return found + _late_conditions(wanted, of)
 
 
@@ -220,6 +229,7 @@ def columns_of(wanted: Filter) -> list[Any]:
         "until": "created_at",
         "key": "record_key",
         "model": "prompt_hash",
+        "trigger": "run_id",
     }
     names = [column for name, column in (_EQUAL | others).items() if getattr(wanted, name) is not None]
     return [getattr(Generation, name) for name in dict.fromkeys(names)]

@@ -18,7 +18,7 @@ from db.readers.audit.filters import Filter, check_text, resolved
 from db.readers.audit.ways.matching_ids import newest_ids
 from db.rollups.attempt_sums import COST, IS_UNPRICED, dollars_of, total
 from db.session import in_parts, rows_of
-from db.tables import Attempt, Generation, StoredPrompt
+from db.tables import Attempt, Generation, StoredPrompt, StoredRun
 
 GENERATIONS_A_PAGE = 50
 BEGINNING = 200
@@ -32,7 +32,8 @@ class GenerationLine:
     """A generation as a list shows it; `beginning` is the beginning of its answer's texts, without keys.
 
     `model` is the requested one, None if nothing was rendered. `counts_in_run` is false if another of the run replaced
-    it. `cost_usd` is the sum of its own requests without the `unpriced` ones; 0 for an answer from the ledger.
+    it. `trigger` is what started the run. `cost_usd` is the sum of its own requests without the `unpriced` ones; 0 for
+    an answer from the ledger.
     """
 
     id: str
@@ -46,6 +47,7 @@ class GenerationLine:
     template_hash: str
     model: str | None
     run_id: str
+    trigger: str
     error_kind: str | None
     error_message: str | None
     beginning: str
@@ -100,6 +102,7 @@ _LINES = (
         Generation.template_hash,
         StoredPrompt.model,
         Generation.run_id,
+        StoredRun.trigger,
         Generation.error_kind,
         func.substr(Generation.error_message, 1, BEGINNING).label("error_message"),
         func.substr(cast(func.coalesce(Generation.output, _source.output), Text), 1, _READ_OF_ANSWER).label(
@@ -107,6 +110,7 @@ _LINES = (
         ),
         (Generation.replaced_by == "").label("counts_in_run"),
     )
+    .join(StoredRun, StoredRun.id == Generation.run_id)
     .outerjoin(StoredPrompt, StoredPrompt.hash == Generation.prompt_hash)
     .outerjoin(_source, _source.id == Generation.source_generation_id)
 )

@@ -25,6 +25,7 @@ from db.readers.figures import TotalUsage
 from db.rollups.marks import unmarked
 from db.session import rows_of
 from db.tables import Generation, OutcomeRollup, RolledUp, StandingContent, StoredRun
+from db.trials import is_of_trial
 from db.words import CACHED, SUCCEEDED
 
 COUNTED_AT_MOST = 1_000_000
@@ -125,6 +126,7 @@ def figures_by_each(
 def recent_failures(engine: Engine, chosen: Filter | None = None, limit: int = 10) -> list[RecentFailure]:
     """Return the newest generations without content of the newest runs that have any, newest first.
 
+    Those of trials are left out unless the filter asks for them, because no record lacks content for their sake.
     Raises FilterError for a filter by which figures are not kept.
     """
     wanted, g = resolved(engine, chosen or Filter()), Generation
@@ -135,6 +137,7 @@ def recent_failures(engine: Engine, chosen: Filter | None = None, limit: int = 1
     found = (
         select(*columns, g.error_message, g.created_at)
         .where(g.run_id.in_(runs), g.status != SUCCEEDED, g.replaced_by == "", *conditions_of(wanted))
+        .where(*_but_trials(wanted, g.run_id))
         .order_by(g.id.desc())
     )
     return [RecentFailure(*row) for row in rows_of(engine, found.limit(limit))]
@@ -206,6 +209,7 @@ def _runs_with_failures(engine: Engine, chosen: Filter, limit: int) -> list[str]
         .join(StoredRun, StoredRun.id == o.c.run_id)
         .where(o.c.status != SUCCEEDED, o.c.generations > 0, *conditions_on(o, chosen))
         .where(*(getattr(StoredRun, name) == value for name, value in alike.items() if value is not None))
+        .where(*_but_trials(chosen, StoredRun.id))
         .group_by(o.c.run_id)
         .order_by(o.c.run_id.desc())
     )
@@ -218,6 +222,10 @@ def _runs_with_failures(engine: Engine, chosen: Filter, limit: int) -> list[str]
         if limit <= 0:
             break
     return runs
+
+
+def _but_trials(chosen: Filter, run_id: Any) -> list[ColumnElement[bool]]:
+    return [] if chosen.trigger is not None else [~is_of_trial(run_id)]
 
 
 def _is_whole(day: Any, chosen: Filter) -> ColumnElement[bool]:

@@ -5,7 +5,7 @@ no line and counts in the figures of its run.
 """
 
 import re
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import Any, Literal, get_args
 
 from sqlalchemy import (
@@ -31,7 +31,7 @@ from db.rollups.attempt_sums import COST, total
 from db.rollups.marks import unmarked
 from db.session import rows_of
 from db.tables import Attempt, Generation, OutcomeRollup, RolledUp, StoredRun, StoredStep, UsageRollup
-from db.words import CRASHED, RUNNING, SUCCEEDED
+from db.words import CRASHED, RUNNING, SUCCEEDED, TRY
 
 RUNS_A_PAGE = 50
 COUNTED_UP_TO = 10_000
@@ -46,12 +46,14 @@ RUN_SORTS: tuple[RunSort, ...] = get_args(RunSort)
 class RunPage:
     """A page of a list of runs; `before` is where the next page begins, None if there is none.
 
-    `count` is the number of all runs of the filter, None if there are more than COUNTED_UP_TO.
+    `count` is the number of all runs of the filter, None if there are more than COUNTED_UP_TO. `leaves_out_trials`
+    says that trials match too, see RunFilter.
     """
 
     lines: list[RunLine]
     before: str | None
     count: int | None
+    leaves_out_trials: bool = False
 
 
 def list_runs_page(
@@ -71,12 +73,14 @@ def list_runs_page(
     check_text("before", before)
     check_names(engine, wanted)
     active = running(engine)
-    matching = _COLUMNS.where(StoredRun.parent_run_id.is_(None), *_conditions(wanted, active))
+    matching = _matching(wanted, active)
     ranked = matching if sort == "started" else _with_value(matching, sort, engine.dialect.name)
     rows = rows_of(engine, _page(ranked, sort, before).limit(limit + 1))
     figures = figures_of(engine, [row.id for row in rows[:limit]])
     lines = [_line(row, active, figures[row.id]) for row in rows[:limit]]
-    return RunPage(lines, _end_of(rows[limit - 1], sort) if len(rows) > limit else None, _count(engine, matching))
+    end = _end_of(rows[limit - 1], sort) if len(rows) > limit else None
+    trials = [] if wanted.trigger else rows_of(engine, _matching(replace(wanted, trigger=TRY), active).limit(1))
+    return RunPage(lines, end, _count(engine, matching), bool(trials))
 
 
 _COLUMNS = select(*(StoredRun.__table__.c[each.name] for each in fields(RunLine) if each.name in StoredRun.__table__.c))
@@ -94,10 +98,16 @@ def _line(row: Row[Any], active: frozenset[str], figures: RunFigures) -> RunLine
     )
 
 
+def _matching(wanted: RunFilter, active: frozenset[str]) -> Select[Any]:
+    return _COLUMNS.where(StoredRun.parent_run_id.is_(None), *_conditions(wanted, active))
+
+
 def _conditions(wanted: RunFilter, active: frozenset[str]) -> list[ColumnElement[bool]]:
     r = StoredRun
     pairs = ((r.flow, wanted.flow), (r.trigger, wanted.trigger), (r.endpoint, wanted.endpoint))
     found = [column == value for column, value in pairs if value is not None]
+    if wanted.trigger is None:
+        found.append(r.trigger != TRY)
     if wanted.since is not None:
         found.append(r.started_at >= wanted.since)
     if wanted.until is not None:

@@ -35,7 +35,7 @@ from db.tables import PromptCacheRollup, StoredRun, UsageRollup
 from db.words import CACHE, SUCCEEDED
 
 _WHOLE_HASH = 64
-_OF_RUNS = ("flow", "endpoint")
+_OF_RUNS = ("flow", "endpoint", "trigger")
 _NAMES = {"run": "run_id", "template": "template_hash", "tier": "service_tier", "error": "error_type"}
 """The columns of rollups that have another name than their dimension."""
 
@@ -44,12 +44,14 @@ _NAMES = {"run": "run_id", "template": "template_hash", "tier": "service_tier", 
 class Alike:
     """What the rows of a sum have in common: None if they are not grouped by it, '' if there is no value.
 
-    `day` is a UTC day, such as 2026-03-01; `template` a version's hash; `tier` and `error` are of attempts.
+    `day` is a UTC day, such as 2026-03-01; `trigger` is what started the run, `template` a version's hash; `tier` and
+    `error` are of attempts.
     """
 
     day: str | None = None
     flow: str | None = None
     endpoint: str | None = None
+    trigger: str | None = None
     run: str | None = None
     step: str | None = None
     template: str | None = None
@@ -205,7 +207,7 @@ def chosen_runs(kind: str, chosen: Filter) -> dict[str, str | None]:
     for each in fields(chosen):
         if getattr(chosen, each.name) is not None and each.name not in kept:
             raise FilterError(f"Figures of {kind} are not kept by {each.name}. Available: {', '.join(sorted(kept))}.")
-    return {"flow": chosen.flow, "endpoint": chosen.endpoint, "id": chosen.run}
+    return {"flow": chosen.flow, "endpoint": chosen.endpoint, "trigger": chosen.trigger, "id": chosen.run}
 
 
 def _read(

@@ -21,8 +21,9 @@ from db.rollups.attempt_sums import total
 from db.rollups.counted import counted, counted_outcomes
 from db.session import rows_of
 from db.tables import StoredRun, StoredTemplate, UsageRollup
-from db.words import CACHE, REPAIR, REQUESTED, SANDBOX, SKIPPED, SUCCEEDED
+from db.words import CACHE, REPAIR, REQUESTED, SANDBOX, SKIPPED, SUCCEEDED, TRY
 
+_COUNTS = ("generations", "cached", "without_content", "tried", "on_sandbox", "requested")
 _NO_USAGE = TotalUsage(cost_usd=Decimal(0))
 _LONG_AGO = datetime(1970, 1, 1, tzinfo=UTC)
 
@@ -31,14 +32,15 @@ _LONG_AGO = datetime(1970, 1, 1, tzinfo=UTC)
 class VersionFigures:
     """What the generations of one or several versions came to.
 
-    `generations` count in their runs; of these `cached` were reused, `without_content` ended without content and
-    `on_sandbox` ran on the sandbox, so that nothing was billed for them. The `requested` ones, with those that were
-    replaced, are those to which `usage` belongs; `repairs` are requests.
+    `generations` count in their runs; of these `cached` were reused, `without_content` ended without content, `tried`
+    are of trials, and `on_sandbox` ran on the sandbox, so that nothing was billed for them. The `requested` ones, with
+    those that were replaced, are those to which `usage` belongs; `repairs` are requests.
     """
 
     generations: int = 0
     cached: int = 0
     without_content: int = 0
+    tried: int = 0
     on_sandbox: int = 0
     requested: int = 0
     repairs: int = 0
@@ -69,9 +71,9 @@ class VersionFigures:
 
 @dataclass(frozen=True, slots=True)
 class VersionUse:
-    """When a version was used, and its figures. All are None or 0 if it was not.
+    """When runs used a version, and its figures. All are None or 0 if it was not used.
 
-    `first_run_id` began at `first_used_at`, `last_run_id` at `last_used_at`.
+    `first_run_id` began at `first_used_at`, `last_run_id` at `last_used_at`. Trials are only in the figures.
     """
 
     runs: int = 0
@@ -98,7 +100,10 @@ class TemplateVersion:
 
 @dataclass(frozen=True, slots=True)
 class TemplateLine:
-    """A template in a list of all: the number of its versions, the last used one, and the figures of a period."""
+    """A template in a list of all: the number of its versions, the last one that a run used, the figures of a period.
+
+    Trials are only in the figures, and count among no uses.
+    """
 
     name: str
     versions: int
@@ -137,7 +142,7 @@ def list_templates(engine: Engine, since: datetime | None = None, until: datetim
 
 
 def _template(name: str, versions: int, uses: Sequence[Row[Any]], usage: Row[Any] | None) -> TemplateLine:
-    last = max(uses, key=lambda row: row.last_run_id, default=None)
+    last = max((row for row in uses if row.runs), key=lambda row: row.last_run_id, default=None)
     figures = _figures(uses, usage)
     if last is None:
         return TemplateLine(name, versions, None, None, figures)
@@ -151,13 +156,10 @@ def _use(row: Row[Any], usage: Row[Any] | None) -> VersionUse:
 
 
 def _figures(rows: Sequence[Row[Any]], usage: Row[Any] | None) -> VersionFigures:
-    generations, cached, without_content, on_sandbox, requested = (
-        sum(int(getattr(row, name)) for row in rows)
-        for name in ("generations", "cached", "without_content", "on_sandbox", "requested")
-    )
+    counts = {name: sum(int(getattr(row, name)) for row in rows) for name in _COUNTS}
     repairs = 0 if usage is None else int(usage.repairs)
     used = _NO_USAGE if usage is None else usage_in(usage)
-    return VersionFigures(generations, cached, without_content, on_sandbox, requested, repairs, used)
+    return VersionFigures(**counts, repairs=repairs, usage=used)
 
 
 def _recency(version: TemplateVersion) -> tuple[str, datetime, str]:
@@ -179,6 +181,7 @@ def _outcomes(engine: Engine, wanted: Filter) -> list[Row[Any]]:
     # The models of an open run are not needed here, and take longer to read than all the rest.
     counted_rows = counted_outcomes(with_models=False)
     o = counted_rows.c
+    is_trial = StoredRun.trigger == TRY
     was_requested = o.origin.in_(REQUESTED) & (o.status != SKIPPED)
     statement = (
         select(
@@ -187,13 +190,14 @@ def _outcomes(engine: Engine, wanted: Filter) -> list[Row[Any]]:
             total(o.generations).label("generations"),
             total(case((o.origin == CACHE, o.generations))).label("cached"),
             total(case((o.status != SUCCEEDED, o.generations))).label("without_content"),
+            total(case((is_trial, o.generations))).label("tried"),
             total(case((StoredRun.endpoint == SANDBOX, o.generations))).label("on_sandbox"),
             total(case((was_requested, o.generations + o.replaced))).label("requested"),
-            func.count(o.run_id.distinct()).label("runs"),
-            func.min(o.run_id).label("first_run_id"),
-            func.max(o.run_id).label("last_run_id"),
-            func.min(StoredRun.started_at).label("first_used_at"),
-            func.max(StoredRun.started_at).label("last_used_at"),
+            func.count(case((~is_trial, o.run_id)).distinct()).label("runs"),
+            func.min(case((~is_trial, o.run_id))).label("first_run_id"),
+            func.max(case((~is_trial, o.run_id))).label("last_run_id"),
+            func.min(case((~is_trial, StoredRun.started_at))).label("first_used_at"),
+            func.max(case((~is_trial, StoredRun.started_at))).label("last_used_at"),
         )
         .join(StoredRun, StoredRun.id == o.run_id)
         # No version is known of unchanged records.

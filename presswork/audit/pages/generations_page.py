@@ -32,6 +32,7 @@ class GenerationsQuery(PeriodQuery):
     cause: ShortText | None = None
     origin: ShortText | None = None
     run: ShortText | None = None
+    trigger: ShortText | None = None
     key: ShortText | None = None
     words: ShortText | None = None
     replaced: Literal["yes"] | None = None

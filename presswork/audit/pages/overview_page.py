@@ -10,7 +10,15 @@ from sqlalchemy import Engine
 from db.clock import now
 from db.readers.audit.filter_values import values_of_filters
 from db.readers.audit.filters import Filter
-from db.readers.audit.overviews import ContentCount, RecentFailure, count_content, recent_failures
+from db.readers.audit.overviews import (
+    ContentCount,
+    FigureLine,
+    RecentFailure,
+    count_content,
+    figures_by_each,
+    recent_failures,
+)
+from db.words import TRY
 from presswork.audit import links
 from presswork.audit.charts import BarChart
 from presswork.audit.next_runs import NextRun
@@ -47,13 +55,17 @@ class Preset:
 
 @dataclass(frozen=True, slots=True)
 class OverviewView:
-    """The figures of the days from `first` to `last`. `content` is None if there is too much to count."""
+    """The figures of the days from `first` to `last`; of those in `total`, `tried` are of trials.
+
+    `content` is None if there is too much to count.
+    """
 
     first: date
     last: date
     flow: str | None
     endpoint: str | None
     total: Figures
+    tried: FigureLine
     by_day: tuple[Figures, ...]
     by_flow: tuple[Figures, ...]
     by_template: tuple[Figures, ...]
@@ -92,6 +104,7 @@ def read_overview(engine: Engine, query: OverviewQuery) -> OverviewView:
         flow=query.flow,
         endpoint=query.endpoint,
         total=add_figures(by_day),
+        tried=figures_by_each(engine, [()], replace(chosen, trigger=TRY))[0][0],
         by_day=tuple(by_day),
         by_flow=dearest(by_flow),
         by_template=_that_cost(by_template),

@@ -6,17 +6,19 @@ from dataclasses import dataclass
 from pydantic import model_validator
 from sqlalchemy import Engine
 
-from db.readers.audit.filters import FilterError
+from db.readers.audit.filters import Filter, FilterError
 from db.readers.audit.generation_lists import GenerationLine, lines_of
 from db.readers.audit.life_reasons import ExplainedPeriod, explain_periods
+from db.readers.audit.ways.matching_ids import ids_of_record
 from db.readers.lives import LifePeriod, LifePlace, find_places, read_periods
-from db.words import SUCCEEDED
+from db.words import SUCCEEDED, TRY
 from presswork.audit.page import AskedKey, NotFoundError, Page, PageQuery, ShortText, fields_alone
 from presswork.escaping import quoted
 
 AT_ONCE_PERIODS, AT_ONCE_EACH = 30, 5
 """Periods on a page, and of each place if there are several."""
 MOST_PLACES = 12
+AT_ONCE_TRIALS = 5
 _A_KEY = "the key of a record, as in the column record_key of current_content"
 
 
@@ -67,11 +69,16 @@ class RecordLife:
 
 @dataclass(frozen=True)
 class RecordView:
-    """The lives of the records with this key; `more` counts the places that are left out."""
+    """The lives of the records with this key; `more` counts the places that are left out.
+
+    `trials` are the newest of its `trial_count` generations that trials made, the newest first. They are in no life.
+    """
 
     key: str | None
     lives: tuple[RecordLife, ...] = ()
     more: int = 0
+    trials: tuple[GenerationLine, ...] = ()
+    trial_count: int = 0
 
 
 def read_record(engine: Engine, query: RecordQuery) -> RecordView:
@@ -79,9 +86,11 @@ def read_record(engine: Engine, query: RecordQuery) -> RecordView:
     if query.key is None:
         return RecordView(None)
     places = find_places(engine, query.key, flow=query.flow, step=query.step, endpoint=query.endpoint)
-    if not places and not query.key:
+    of_trials = Filter(flow=query.flow, step=query.step, endpoint=query.endpoint, trigger=TRY)
+    trials = ids_of_record(engine, query.key, of_trials)
+    if not places and not trials and not query.key:
         raise FilterError(f"No record has an empty key here. Enter {_A_KEY}.")
-    if not places:
+    if not places and not trials:
         where = " with this flow, step and endpoint" if query.flow or query.step or query.endpoint else ""
         raise NotFoundError(
             f"No record has the key {quoted(query.key)}{where}. "
@@ -96,7 +105,8 @@ def read_record(engine: Engine, query: RecordQuery) -> RecordView:
     found = {each.period.generation_id: each for each in explained}
     lines = {line.id: line for line in lines_of(engine, wanted)}
     lives = tuple(_life(part, found, lines) for part in parts)
-    return RecordView(query.key, lives, len(places) - len(shown))
+    tried = lines_of(engine, trials[: -AT_ONCE_TRIALS - 1 : -1])
+    return RecordView(query.key, lives, len(places) - len(shown), tuple(tried), len(trials))
 
 
 @dataclass(frozen=True)

@@ -24,11 +24,15 @@ class RunsQuery(PeriodQuery):
 
 @dataclass(frozen=True, slots=True)
 class RunsView:
-    """A page of the list; `before` is where the next one begins. `count` is None if there are too many to count."""
+    """A page of the list; `before` is where the next one begins. `count` is None if there are too many to count.
+
+    Trials are in it only if the query asks for them; `leaves_out_trials` says that some would fit.
+    """
 
     runs: tuple[RunLine, ...]
     before: str | None
     count: int | None
+    leaves_out_trials: bool
 
 
 def read_runs(engine: Engine, query: RunsQuery) -> RunsView:
@@ -42,7 +46,7 @@ def read_runs(engine: Engine, query: RunsQuery) -> RunsView:
         until=query.until,
     )
     found = list_runs_page(engine, wanted, query.sort, query.before)
-    return RunsView(tuple(found.lines), found.before, found.count)
+    return RunsView(tuple(found.lines), found.before, found.count, found.leaves_out_trials)
 
 
 RUNS = Page("/runs", RunsQuery, read_runs, "runs.html", values_of_filters)

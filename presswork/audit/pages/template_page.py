@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from itertools import pairwise
 
 from sqlalchemy import Engine
 
@@ -19,7 +20,10 @@ class TemplateQuery(PageQuery):
 
 @dataclass(frozen=True)
 class VersionLine:
-    """A version without its source. `before` is the version that was in use before it."""
+    """A version without its source. `before` is the version that was in use before it.
+
+    For one that was only tried it is the version that is in use.
+    """
 
     hash: str
     first_seen_at: datetime | None
@@ -48,10 +52,19 @@ def read_template(engine: Engine, query: TemplateQuery) -> TemplateView:
 
 
 def _lines(found: Sequence[TemplateVersion]) -> list[VersionLine]:
-    before = [*(version.hash for version in found[1:]), None]
+    # The versions that runs used stand first.
+    in_use = [version.hash for version in found if version.use.runs]
+    before = dict(pairwise([*in_use, None]))
+    current = in_use[0] if in_use else None
     return [
-        VersionLine(version.hash, version.first_seen_at, version.sources is not None, version.use, older)
-        for version, older in zip(found, before, strict=True)
+        VersionLine(
+            version.hash,
+            version.first_seen_at,
+            version.sources is not None,
+            version.use,
+            before.get(version.hash, current if version.use.figures.tried else None),
+        )
+        for version in found
     ]
 
 

@@ -12,6 +12,7 @@ from sqlalchemy import Engine
 
 from db.clock import now
 from db.readers.audit.exports import EXPORT_COLUMNS, count_usage
+from db.readers.audit.filters import Filter
 from db.readers.audit.life_reasons import explain_periods
 from db.readers.audit.ways.matching_ids import ids_of_record
 from db.readers.lives import read_life
@@ -46,7 +47,7 @@ def write_bundle(command: CommandContext, flags: BundleFlags) -> None:
         raise NoLedgerError
     files = Unfinished(flags.to)
     with files.claimed():
-        found = first_with(urls, lambda ledger: ids_of_record(ledger, flags.key, flags.flow))
+        found = first_with(urls, lambda ledger: ids_of_record(ledger, flags.key, Filter(flow=flags.flow)))
         if found is None:
             flow = f" in the flow {flags.flow!r}" if flags.flow else ""
             raise ConfigurationError(

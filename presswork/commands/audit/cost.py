@@ -22,7 +22,7 @@ from presswork.terminal.endings import CommandContext
 from presswork.terminal.ledgers import NoLedgerError, ledger_urls, opened, say_ledger
 
 ENDPOINT, MODEL, TEMPLATE = "endpoint", "model", "template"
-GROUPED_BY = ("day", "flow", "step", TEMPLATE, MODEL, ENDPOINT)
+GROUPED_BY = ("day", "flow", "step", TEMPLATE, MODEL, ENDPOINT, "trigger")
 HASH_PRINTED = 12
 _NUMBERS = ("requests", "input", "output", "cost")
 

@@ -1,16 +1,19 @@
 """Show a record's history: each content that it has had, in order of time."""
 
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from itertools import groupby
 from typing import Any
 
 from rich.console import Console
 from rich.text import Text
+from sqlalchemy import Engine
 
+from db.readers.audit.filters import Filter
 from db.readers.audit.life_reasons import ExplainedPeriod, explain_periods
+from db.readers.audit.ways.matching_ids import ids_of_record
 from db.readers.lives import read_life
-from db.words import SUCCEEDED
+from db.words import SUCCEEDED, TRY
 from presswork.errors import ConfigurationError, ParameterError
 from presswork.escaping import visible
 from presswork.terminal import screen
@@ -30,16 +33,31 @@ def show_life(command: CommandContext, flags: HistoryFlags, key: str) -> None:
     urls = ledger_urls(command.settings, sandbox=flags.sandbox)
     if not urls:
         raise NoLedgerError
-    found = first_with(urls, lambda ledger: explain_periods(ledger, read_life(ledger, name, key)))
+    found = first_with(urls, lambda ledger: _read(ledger, name, key))
     if found is None:
         raise ConfigurationError(
             f"No record with this key was found in the flow or step {name!r} in "
             f"{' or '.join(map(ledger_name, urls))}. Give the key as in the column record_key of current_content."
         )
-    url, periods = found
+    url, life = found
     if not command.as_json:
         say_ledger(url, others=False)
-    command.answer(list(map(period_json, periods)), lambda console: _print_life(console, key, periods))
+    command.answer(list(map(period_json, life.periods)), lambda console: _print_life(console, key, life))
+
+
+@dataclass(frozen=True)
+class _Life:
+    """A record's periods, and the number of its generations that are of trials."""
+
+    periods: Sequence[ExplainedPeriod]
+    trials: int
+
+
+def _read(ledger: Engine, name: str, key: str) -> _Life | None:
+    periods = explain_periods(ledger, read_life(ledger, name, key))
+    of_trials = (Filter(flow=name, trigger=TRY), Filter(step=name, trigger=TRY))
+    tried = {each for wanted in of_trials for each in ids_of_record(ledger, key, wanted)}
+    return _Life(periods, len(tried)) if periods or tried else None
 
 
 def period_json(explained: ExplainedPeriod) -> dict[str, Any]:
@@ -48,13 +66,18 @@ def period_json(explained: ExplainedPeriod) -> dict[str, Any]:
     return {**given.pop("period"), **given}
 
 
-def _print_life(console: Console, key: str, periods: Sequence[ExplainedPeriod]) -> None:
-    for place, group in groupby(periods, key=lambda each: (each.period.flow, each.period.step, each.period.endpoint)):
+def _print_life(console: Console, key: str, life: _Life) -> None:
+    for place, group in groupby(
+        life.periods, key=lambda each: (each.period.flow, each.period.step, each.period.endpoint)
+    ):
         flow, step, endpoint = map(visible, place)
         screen.section(console, f"{visible(key)}: flow {flow}, step {step}, endpoint {endpoint}")
         of_step = list(group)
         columns = ["from (UTC)", "until (UTC)", "status", "confirmed", "last (UTC)", "why", "generation"]
         console.print(screen.table(columns, map(_cells, of_step), right=["confirmed"]))
+    if life.trials:
+        command = screen.command(f"history --generations --key KEY --trigger {TRY}")
+        console.print(f"\n{life.trials:,} of its generations are of trials, never its content. `{command}` lists them.")
     console.print(
         Text(
             f"\n`{screen.command('show ID')}` shows a generation and its record, "

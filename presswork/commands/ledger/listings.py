@@ -13,7 +13,7 @@ from db.readers.audit.filters import Filter, RunFilter
 from db.readers.audit.generation_lists import GenerationLine, list_generations
 from db.readers.audit.run_lists import list_runs_page
 from db.readers.figures import RunLine
-from db.words import SANDBOX
+from db.words import SANDBOX, TRY
 from presswork.errors import ParameterError
 from presswork.report.amounts import dollars, duration
 from presswork.terminal import screen
@@ -25,9 +25,9 @@ from presswork.terminal.ledgers import ledger_urls, opened, say_ledger
 NARROW = 110
 """A terminal with fewer columns gets a list of runs with fewer columns."""
 NUMBERS = ("new", "cached", "no content", "requests", "cost", "time")
-_OF_RUNS = ("trigger", "sort")
+_OF_RUNS = ("sort",)
 _OF_GENERATIONS = ("step", "template", "model", "cause", "origin", "replaced")
-_FILTERS = ("flow", "status", "endpoint", "since", "until", "before", *_OF_RUNS, *_OF_GENERATIONS)
+_FILTERS = ("flow", "status", "trigger", "endpoint", "since", "until", "before", *_OF_RUNS, *_OF_GENERATIONS)
 _KEY_SHOWN, _ANSWER_SHOWN = 40, 70
 ListedLine = TypeVar("ListedLine", RunLine, GenerationLine)
 
@@ -52,11 +52,17 @@ def show_runs(command: CommandContext, flags: HistoryFlags) -> None:
         until=until,
     )
 
+    leaves_out_trials = False
+
     def read(ledger: Engine) -> tuple[list[RunLine], str | None]:
+        nonlocal leaves_out_trials
         page = list_runs_page(ledger, wanted, flags.sort or "started", flags.before, flags.limit)
+        leaves_out_trials = page.leaves_out_trials
         return page.lines, page.before
 
     _list(command, flags, read, lambda console, runs: console.print(runs_table(runs, console.width)))
+    if leaves_out_trials:
+        screen.say(f"Trials of templates are left out. Add `--trigger {TRY}` to list them.", "dim")
 
 
 def show_generations(command: CommandContext, flags: HistoryFlags) -> None:
@@ -73,6 +79,7 @@ def show_generations(command: CommandContext, flags: HistoryFlags) -> None:
         cause=flags.cause,
         origin=flags.origin,
         run=flags.run,
+        trigger=flags.trigger,
         key=flags.key,
         since=since,
         until=until,
@@ -164,6 +171,11 @@ def run_time(line: RunLine) -> str:
     return "" if line.ended_at is None else duration((line.ended_at - line.started_at).total_seconds())
 
 
+def _origin(line: GenerationLine) -> str:
+    notes = [*([TRY] if line.trigger == TRY else []), *([] if line.counts_in_run else ["replaced"])]
+    return ", ".join([line.origin, *notes])
+
+
 def _generations_table(found: Sequence[GenerationLine]) -> Table:
     columns = ["generation", "created (UTC)", "step", "record", "status", "origin", "cost", "endpoint", "answer"]
     rows = [
@@ -173,7 +185,7 @@ def _generations_table(found: Sequence[GenerationLine]) -> Table:
             line.step,
             screen.one_line(line.record_key, _KEY_SHOWN),
             screen.status(line.status),
-            line.origin if line.counts_in_run else f"{line.origin}, replaced",
+            _origin(line),
             "unpriced" if line.unpriced else dollars(line.cost_usd),
             line.endpoint,
             screen.one_line(line.beginning or line.error_message or line.error_kind or "", _ANSWER_SHOWN),

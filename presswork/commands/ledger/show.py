@@ -8,7 +8,7 @@ from rich.console import Console
 from rich.padding import Padding
 
 from db.readers.stored_generations import Audit, read_generation
-from db.words import PERHAPS_BILLED
+from db.words import PERHAPS_BILLED, TRY
 from presswork.escaping import visible
 from presswork.terminal import screen
 from presswork.terminal.audit_flags import ShowFlags
@@ -91,7 +91,7 @@ def _facts(audit: Audit) -> list[tuple[str, Any]]:
             for name, near in (("the one before", audit.before), ("the one after", audit.after))
             if near is not None
         ),
-        ("run", f"{row['run_id']} ({run.get('status', '')})"),
+        ("run", f"{row['run_id']} ({run.get('status', '')}{', a trial' if run.get('trigger') == TRY else ''})"),
         ("Prefect flow run", run.get("prefect_flow_run_id") or "none"),
         ("code", run.get("code_version", "")),
         ("template hash", template),

@@ -1,13 +1,16 @@
 """Print what an edit changed: in what Claude reads, in each answer word by word, and in tokens and cost."""
 
+import json
 from decimal import Decimal
+from typing import Any
 
 from rich.console import Console
 from rich.rule import Rule
 from rich.text import Text
 
+from db.words import SANDBOX
 from presswork.commands.trying.try_fields import WHOLE, FieldRow, print_block, print_rows
-from presswork.commands.trying.try_record import cost_in_words, headline, in_words, print_answer
+from presswork.commands.trying.try_record import cost_in_words, headline, in_words, print_answer, tokens_in_words
 from presswork.differences.json_differences import compare_values
 from presswork.differences.text_differences import compare_texts
 from presswork.escaping import visible
@@ -16,11 +19,16 @@ from presswork.terminal import screen
 from presswork.terminal.difference_view import in_one, is_plain
 from presswork.trying.trials import Trial, TriedRecord
 
+SCHEMA = "output schema"
 MOST_CHANGES = 30
 """Changes of one answer that are printed."""
 AROUND = 60
 """Characters of equal text that are printed around a change."""
 LONGEST_REASON = 120
+HASH_SHOWN = 12
+"""Characters of a version's hash; --against finds the version by them."""
+SMALLEST_MOVE = Decimal("0.00005")
+"""US dollars. A smaller change of a cost would be printed as nothing."""
 
 
 def print_version(console: Console, number: int, why: str) -> None:
@@ -49,7 +57,7 @@ def texts_read(record: TriedRecord) -> dict[str, str]:
     texts = {"system": record.system, f"prompt of {record.key}": record.prompt}
     if (sent := record.sent) is not None:
         texts["examples"] = "\n\n".join(f"{said.role}: {said.text}" for said in sent.examples)
-        texts["output schema"] = sent.schema
+        texts[SCHEMA] = sent.schema
         texts["settings"] = "\n".join(f"{name}: {value}" for name, value in sent.settings.items())
     return texts
 
@@ -58,8 +66,12 @@ def print_prompt_change(console: Console, before: TriedRecord, now: TriedRecord)
     """Print what changed in what Claude reads about a record; for the others it changed in the same way."""
     old = texts_read(before)
     for title, text in texts_read(now).items():
-        if (earlier := old.get(title, "")) != text:
-            console.print(screen.data(f"  {title}", "dim"))
+        if (earlier := old.get(title, "")) == text:
+            continue
+        console.print(screen.data(f"  {title}", "dim"))
+        if title == SCHEMA and earlier and text:
+            print_rows(console, changed_rows(json.loads(earlier), json.loads(text), plain=is_plain(console)))
+        else:
             print_block(console, in_one(compare_texts(earlier, text), plain=is_plain(console), context=AROUND))
 
 
@@ -74,7 +86,7 @@ def print_change(console: Console, before: TriedRecord | None, now: TriedRecord)
             print_block(console, screen.data(f"before: {before.status}{why and ', '}{why}", "dim"), indent=2)
         print_answer(console, now)
         return
-    rows = changed_rows(before, now, plain=is_plain(console))
+    rows = changed_rows(before.output, now.output, plain=is_plain(console))
     print_rows(console, rows)
     unchanged = compare_values(before.output, now.output).unchanged
     if not rows:
@@ -83,9 +95,9 @@ def print_change(console: Console, before: TriedRecord | None, now: TriedRecord)
         print_block(console, screen.data(f"equal: {', '.join(unchanged)}", "dim"))
 
 
-def changed_rows(before: TriedRecord, now: TriedRecord, *, plain: bool) -> list[FieldRow]:
-    """Return a row for each value that changed in an answer, with marks on its words."""
-    changes = compare_values(before.output, now.output).changes
+def changed_rows(old: Any, new: Any, *, plain: bool) -> list[FieldRow]:
+    """Return a row for each value that changed in an answer or a schema, with marks on its words."""
+    changes = compare_values(old, new).changes
     rows = [
         (change.place or WHOLE, in_one(change.operations, plain=plain, context=AROUND))
         for change in changes[:MOST_CHANGES]
@@ -96,27 +108,24 @@ def changed_rows(before: TriedRecord, now: TriedRecord, *, plain: bool) -> list[
 
 
 def moved_figures(before: TriedRecord, now: TriedRecord) -> str:
-    """Say how tokens and cost moved; empty if one of the two was not asked."""
-    if not before.requests or not now.requests:
-        return ""
-    parts = [
-        _moved(now.tokens.input_tokens - before.tokens.input_tokens, "in"),
-        _moved(now.tokens.output_tokens - before.tokens.output_tokens, "out"),
-    ]
-    if before.cost_usd is not None and now.cost_usd is not None:
-        parts.append(_moved_cost(now.cost_usd - before.cost_usd))
+    """Say how the tokens and the cost of the answer moved, whenever it was requested; empty if they did not."""
+    old, new = before.answer_tokens, now.answer_tokens
+    parts = [_moved(new.input_tokens - old.input_tokens, "in"), _moved(new.output_tokens - old.output_tokens, "out")]
+    if before.answer_usd is not None and now.answer_usd is not None:
+        parts.append(_moved_cost(now.answer_usd - before.answer_usd))
     return ", ".join(filter(None, parts))
 
 
 def print_session(console: Console, now: Trial, before: Trial | None, cap: float) -> None:
     """Print what a version took, how that moved, and what all versions have cost, against the cap."""
-    used = now.tokens
-    parts = [f"{counted(now.requests, 'request')}, {used.input_tokens:,} tokens in, {used.output_tokens:,} out"]
-    moved = ""
+    parts = [f"version {now.template_hash[:HASH_SHOWN]}", "nothing sent"]
+    if now.requests:
+        requests = counted(now.requests, "request")
+        parts[-1] = f"{requests}, {tokens_in_words(now.tokens)}, {cost_in_words(now.cost_usd)}"
     if before is not None and before.requests and now.requests and before.cost_usd and now.cost_usd:
-        moved = f" ({_moved_cost(now.cost_usd - before.cost_usd) or 'as before'})"
-    parts.append(cost_in_words(now.cost_usd) + moved)
-    parts.append(f"all versions {dollars(now.session_usd)} of {dollars(Decimal(str(cap)))}")
+        parts[-1] += f" ({_moved_cost(now.cost_usd - before.cost_usd) or 'as before'})"
+    made_up = " on the sandbox, not billed" if now.endpoint == SANDBOX else ""
+    parts.append(f"all versions {dollars(now.session_usd)} of ${cap:,.2f}{made_up}")
     console.print()
     console.print(Text(" · ".join(parts), "bold"), soft_wrap=not console.is_terminal)
 
@@ -126,4 +135,4 @@ def _moved(by: int, what: str) -> str:
 
 
 def _moved_cost(by: Decimal) -> str:
-    return f"{'+' if by > 0 else '-'}{dollars(abs(by))}" if by else ""
+    return f"{'+' if by > 0 else '-'}{dollars(abs(by))}" if abs(by) >= SMALLEST_MOVE else ""

@@ -52,7 +52,7 @@ def answer_rows(record: TriedRecord) -> list[FieldRow]:
         read = json.loads(record.raw)
     except (ValueError, RecursionError):
         read = None
-    return field_rows(read if isinstance(read, dict) else record.raw, record.faults)
+    return field_rows(read if isinstance(read, dict) and read else record.raw, record.faults)
 
 
 def value_text(value: Any) -> Text:

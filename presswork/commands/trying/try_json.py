@@ -48,6 +48,8 @@ def record_json(record: TriedRecord) -> dict[str, Any]:
         "requests": record.requests,
         **asdict(record.tokens),
         "cost_usd": record.cost_usd,
+        "answer_tokens": asdict(record.answer_tokens),
+        "answer_usd": record.answer_usd,
         "latency_ms": record.latency_ms,
     }
 

@@ -14,7 +14,7 @@ from presswork.prompts.rendering.marking import PromptPiece
 from presswork.report.amounts import counted, dollars, duration
 from presswork.terminal import screen
 from presswork.terminal.difference_view import is_plain
-from presswork.trying.trials import TriedRecord
+from presswork.trying.trials import TokenCounts, TriedRecord
 
 SYSTEM_LINES, PROMPT_LINES = 8, 16
 LONGEST_PROMPT = 2_000
@@ -60,10 +60,14 @@ def headline(record: TriedRecord, moved: str = "") -> Text:
         mark, style = ("↺", "cyan") if record.is_cached else ("✔", "green")
     elif record.status == SKIPPED:
         mark, style = "■", "yellow"
-    took = figures_of(record) or ["nothing sent"]
-    parts = [ending_of(record), *took, *([moved] if moved else []), f"show {screen.short(record.generation_id)}"]
+    parts = [
+        ending_of(record),
+        *figures_of(record),
+        *([moved] if moved else []),
+        f"show {screen.short(record.generation_id)}",
+    ]
     made = Text.assemble((f"{mark} ", style), (visible(record.key), "bold"), "  ", (parts[0], style))
-    return made.append(f" · {' · '.join(parts[1:])}" if parts[1:] else "", "dim")
+    return made.append(f" · {' · '.join(parts[1:])}", "dim")
 
 
 def in_words(fault: Fault) -> str:
@@ -79,15 +83,21 @@ def ending_of(record: TriedRecord) -> str:
 
 
 def figures_of(record: TriedRecord) -> list[str]:
-    """Say how long a record's requests took, and their tokens and cost."""
+    """Say how long a record's requests took, and their tokens and cost; of an answer from the ledger, what it took."""
+    if record.is_cached:
+        took = record.answer_tokens
+        return [f"nothing sent; it took {tokens_in_words(took)}, {cost_in_words(record.answer_usd)}"]
     if not record.requests:
-        return []
-    used = record.tokens
+        return ["nothing sent"]
+    several = [counted(record.requests, "request")] if record.requests > 1 else []
+    cost = cost_in_words(record.cost_usd)
+    return [duration(record.latency_ms / 1000), *several, f"{tokens_in_words(record.tokens)}, {cost}"]
+
+
+def tokens_in_words(used: TokenCounts) -> str:
+    """Write tokens in and out, and how many of them came from the prompt cache."""
     cached = f" ({used.cache_read_tokens:,} from the prompt cache)" if used.cache_read_tokens else ""
-    parts = [f"{used.input_tokens:,} tokens in{cached}, {used.output_tokens:,} out"]
-    parts.insert(0, duration(record.latency_ms / 1000))
-    parts.append(cost_in_words(record.cost_usd))
-    return parts + ([counted(record.requests, "request")] if record.requests > 1 else [])
+    return f"{used.input_tokens:,} tokens in{cached}, {used.output_tokens:,} out"
 
 
 def cost_in_words(cost: Decimal | None) -> str:
@@ -101,7 +111,7 @@ def prompt_text(pieces: Sequence[PromptPiece], *, plain: bool) -> Text:
     for piece in pieces:
         text = visible(piece.text)
         is_marked = piece.source is not None and bool(text.strip())
-        made.append(f"‹{text}›" if plain and is_marked else text, FROM_DATA if is_marked else "")
+        made.append(f"«{text}»" if plain and is_marked else text, FROM_DATA if is_marked else "")
     lines = made.split("\n", allow_blank=True)
     kept = Text("\n").join(lines[:PROMPT_LINES])[:LONGEST_PROMPT]
     rest = len(made) - len(kept)
@@ -109,7 +119,7 @@ def prompt_text(pieces: Sequence[PromptPiece], *, plain: bool) -> Text:
 
 
 def _print_prompt_title(console: Console) -> None:
-    data = "‹data›" if is_plain(console) else "data"
+    data = "«data»" if is_plain(console) else "data"
     console.print(Text.assemble(("  prompt, with ", "dim"), (data, FROM_DATA), (" marked", "dim")))
 
 

@@ -1,26 +1,77 @@
-"""Print two versions of a template on the same records: next to each other if there is room, else with marks."""
+"""Try two versions of a template on the same records, and print them: next to each other if there is room."""
+
+from contextlib import ExitStack, suppress
+from decimal import Decimal
 
 from rich.console import Console
 from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from presswork.commands.trying.try_changes import AROUND, print_change, print_prompt_change, reads_other
+from db.readers.audit.filters import FilterError
+from db.words import SUCCEEDED
+from presswork.commands.trying.try_changes import AROUND, HASH_SHOWN, print_change, print_prompt_change, reads_other
 from presswork.commands.trying.try_fields import WHOLE, answer_rows
-from presswork.commands.trying.try_record import ending_of, figures_of
-from presswork.commands.trying.try_totals import figures
+from presswork.commands.trying.try_json import changes_json, trial_json
+from presswork.commands.trying.try_line import live_line
+from presswork.commands.trying.try_record import cost_in_words, ending_of, figures_of
+from presswork.commands.trying.try_template import AskedTrials
+from presswork.commands.trying.try_totals import exit_status, print_warnings
+from presswork.differences.operations import Operation
 from presswork.differences.text_differences import compare_texts
+from presswork.errors import ConfigurationError
 from presswork.escaping import visible
+from presswork.settings import Settings
 from presswork.terminal import screen
-from presswork.terminal.difference_view import is_plain, new_side, old_side
+from presswork.terminal.difference_view import in_one, is_plain, new_side, old_side
+from presswork.terminal.endings import CommandContext
+from presswork.terminal.ledgers import ledger_urls, opened
+from presswork.trying.sessions import TrySession
 from presswork.trying.trials import Trial, TriedRecord
+from presswork.trying.versions import GIT, OpenedVersion, open_version
 
+THIS = "this version"
 WIDE_ENOUGH = 110
 """Columns of a terminal from which on two answers fit next to each other."""
 
 
-def print_sides(console: Console, old: Trial, new: Trial, label: str) -> None:
-    """Print both answers for each record, and what both versions cost; `label` names the older version."""
+async def compare_versions(command: CommandContext, asked: AskedTrials, against: str) -> int:
+    """Try the other version first, whose answers are mostly in the ledger; return the exit status of this one."""
+    with ExitStack() as stack:
+        version = _opened_version(stack, command.settings, asked, against)
+        line, _console = stack.enter_context(live_line(say=not command.as_json))
+        line.ask(2 * asked.most_records)
+
+        def tell(_record: TriedRecord) -> None:
+            line.one_ended()
+
+        async with TrySession(command.settings) as session:
+            old = await session.run(asked.to_try, templates_dir=version.folder, on_record=tell)
+            new = await session.run(asked.to_try, on_record=tell)
+    command.run_id = new.run_id
+    told = {"label": version.label, "note": version.note}
+    answer = {"against": told, "old": trial_json(old), "new": trial_json(new), "changes": changes_json(old, new)}
+    command.answer(answer, lambda console: print_sides(console, old, new, version))
+    return exit_status(new)
+
+
+def _opened_version(stack: ExitStack, settings: Settings, asked: AskedTrials, against: str) -> OpenedVersion:
+    """Open a version of git, or one that a ledger has; the error of the last ledger lists the versions there are."""
+    urls = [] if against.startswith(GIT) else ledger_urls(settings, sandbox=asked.flags.sandbox)
+
+    def enter(url: str | None) -> OpenedVersion:
+        ledger = None if url is None else stack.enter_context(opened(url))
+        return stack.enter_context(open_version(settings.templates_dir, ledger, asked.flags.name, against))
+
+    for url in urls[:-1]:
+        with suppress(FilterError, ConfigurationError):
+            return enter(url)
+    return enter(urls[-1] if urls else None)
+
+
+def print_sides(console: Console, old: Trial, new: Trial, version: OpenedVersion) -> None:
+    """Print both answers for each record, and what both versions cost; `version` is the older one."""
+    _print_legend(console, version)
     befores = {record.key: record for record in old.records}
     changed = next(
         ((befores[now.key], now) for now in new.records if now.key in befores and reads_other(befores[now.key], now)),
@@ -35,10 +86,19 @@ def print_sides(console: Console, old: Trial, new: Trial, label: str) -> None:
     for now in new.records:
         before = befores.get(now.key)
         if is_wide and before is not None:
-            _print_columns(console, before, now, label)
+            _print_columns(console, before, now, version.label)
         else:
             print_change(console, before, now)
-    _print_costs(console, old, new, label)
+    _print_costs(console, old, new, version.label)
+    print_warnings(console, new)
+
+
+def _print_legend(console: Console, version: OpenedVersion) -> None:
+    plain = is_plain(console)
+    old, new = Operation("delete", version.label, ""), Operation("insert", "", THIS)
+    console.print(Text.assemble("\nMarks: ", in_one([old], plain=plain), " ", in_one([new], plain=plain)))
+    if version.note is not None:
+        console.print(screen.data(version.note, "yellow"))
 
 
 def _print_columns(console: Console, before: TriedRecord, now: TriedRecord, label: str) -> None:
@@ -47,7 +107,7 @@ def _print_columns(console: Console, before: TriedRecord, now: TriedRecord, labe
     made = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), expand=True, header_style="dim")
     made.add_column("", style="cyan", max_width=24, overflow="fold")
     made.add_column(visible(label), ratio=1, overflow="fold")
-    made.add_column("this version", ratio=1, overflow="fold")
+    made.add_column(THIS, ratio=1, overflow="fold")
     for row in _column_rows(before, now, plain=is_plain(console)):
         made.add_row(*row)
     console.print(Padding(made, (0, 0, 0, 2)))
@@ -55,7 +115,7 @@ def _print_columns(console: Console, before: TriedRecord, now: TriedRecord, labe
 
 def _column_rows(before: TriedRecord, now: TriedRecord, *, plain: bool) -> list[tuple[str, Text, Text]]:
     old, new = (dict(answer_rows(each)) or {WHOLE: screen.data(each.error or each.status)} for each in (before, now))
-    rows = []
+    rows: list[tuple[str, Text, Text]] = []
     for name in dict.fromkeys((*new, *old)):
         left, right = old.get(name, Text()), new.get(name, Text())
         if left.plain == right.plain:
@@ -63,8 +123,11 @@ def _column_rows(before: TriedRecord, now: TriedRecord, *, plain: bool) -> list[
         elif before.output is not None and now.output is not None:
             left, right = _marked(left.plain, right.plain, plain=plain)
         rows.append((visible(name), left, right))
-    rows.append(("", *(Text(" · ".join([ending_of(each), *figures_of(each)]), "dim") for each in (before, now))))
-    return rows
+    return [*rows, ("", _figures(before), _figures(now))]
+
+
+def _figures(record: TriedRecord) -> Text:
+    return Text(" · ".join([ending_of(record), *figures_of(record)]), "dim")
 
 
 def _marked(old: str, new: str, *, plain: bool) -> tuple[Text, Text]:
@@ -74,7 +137,22 @@ def _marked(old: str, new: str, *, plain: bool) -> tuple[Text, Text]:
 
 
 def _print_costs(console: Console, old: Trial, new: Trial, label: str) -> None:
-    olds, news = dict(figures(old)), dict(figures(new))
-    rows = [(name, olds.get(name, "nothing asked"), news.get(name, "nothing asked")) for name in {**olds, **news}]
+    """Print what the answers of both took, whenever they were requested, and what was requested now."""
+    sides = [_side(trial) for trial in (old, new)]
     console.print()
-    console.print(screen.table(["", label, "this version"], rows))
+    console.print(screen.table(["", label, THIS], [(name, *(side[name] for side in sides)) for name in sides[0]]))
+
+
+def _side(trial: Trial) -> dict[str, str]:
+    tokens = [record.answer_tokens for record in trial.records]
+    costs = [record.answer_usd for record in trial.records]
+    known = [cost for cost in costs if cost is not None]
+    requests = f"{trial.requests:,}, {cost_in_words(trial.cost_usd)}" if trial.requests else "none"
+    return {
+        "version": trial.template_hash[:HASH_SHOWN],
+        "with content": f"{sum(record.status == SUCCEEDED for record in trial.records):,} of {len(trial.records):,}",
+        "tokens in": f"{sum(each.input_tokens for each in tokens):,}",
+        "tokens out": f"{sum(each.output_tokens for each in tokens):,}",
+        "cost of these answers": cost_in_words(sum(known, Decimal(0)) if len(known) == len(costs) else None),
+        "requests now": requests,
+    }

@@ -1,8 +1,8 @@
-"""Check what `presswork templates try` was asked for. This module loads quickly, so that mistakes are reported at once."""
+"""Check the flags and the template of `presswork templates try`, quickly, so that mistakes are reported at once."""
 
 import difflib
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -20,6 +20,7 @@ from presswork.terminal import screen
 from presswork.terminal.endings import CommandContext
 from presswork.terminal.environment import environment
 from presswork.terminal.flags import TryFlags, parse_sets
+from presswork.trying.trials import FIRST_RECORDS, TRIAL_CAP_USD, Asked
 from sandbox import Switches, sandbox_process
 
 MISTAKES_LISTED = 10
@@ -28,10 +29,15 @@ KEY_VARIABLES = ("ANTHROPIC_BASE_URL", "ANTHROPIC_API_KEY", "PRESSWORK_API_KEY_B
 
 @dataclass(frozen=True)
 class AskedTrials:
-    """The flags of `templates try`, checked; `values` are those of --set."""
+    """The flags of `templates try`, checked, and what they ask a session for."""
 
     flags: TryFlags
-    values: Mapping[str, str]
+    to_try: Asked
+
+    @property
+    def most_records(self) -> int:
+        """How many records are tried, or fewer if the select has fewer."""
+        return len(self.to_try.keys) or self.to_try.limit
 
 
 def check_template(command: CommandContext, flags: TryFlags) -> AskedTrials:
@@ -40,7 +46,7 @@ def check_template(command: CommandContext, flags: TryFlags) -> AskedTrials:
     With --watch the template may have mistakes: the watch waits until they are corrected. Raises ParameterError,
     MissingKeyError, TemplateError, or ConfigurationError for an unknown template.
     """
-    values = parse_sets(flags.sets)
+    to_try = _asked(flags)
     if flags.keys and flags.limit is not None:
         raise ParameterError("--limit chooses the first records, and --key names them. Give one of the two.")
     if flags.max_cost is not None and flags.max_cost <= 0:
@@ -60,7 +66,19 @@ def check_template(command: CommandContext, flags: TryFlags) -> AskedTrials:
             f"There is no API key. Set ANTHROPIC_API_KEY, or add --sandbox: `{free}` asks a local sandbox, which makes "
             "up its answers and bills nothing."
         )
-    return AskedTrials(flags, values)
+    return AskedTrials(flags, to_try)
+
+
+def _asked(flags: TryFlags) -> Asked:
+    return Asked(
+        template=flags.name,
+        keys=tuple(dict.fromkeys(flags.keys or ())),
+        limit=flags.limit or FIRST_RECORDS,
+        sets=parse_sets(flags.sets),
+        inputs_of=flags.run,
+        max_cost=TRIAL_CAP_USD if flags.max_cost is None else flags.max_cost,
+        refresh=flags.refresh,
+    )
 
 
 @contextmanager

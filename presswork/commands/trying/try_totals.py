@@ -1,5 +1,6 @@
 """Print what follows the records of a trial: its totals, and what to do next."""
 
+import shlex
 from collections import Counter
 from collections.abc import Sequence
 from decimal import Decimal
@@ -8,14 +9,16 @@ from rich.console import Console
 from rich.text import Text
 
 from db.words import SANDBOX, SUCCEEDED
-from presswork.commands.trying.try_record import ending_of
+from presswork.commands.trying.try_changes import HASH_SHOWN
+from presswork.commands.trying.try_record import ending_of, tokens_in_words
 from presswork.commands.trying.try_template import AskedTrials
+from presswork.escaping import visible
 from presswork.report.amounts import counted, dollars, duration
-from presswork.report.summary import SANDBOX_SAYS
+from presswork.report.summary import HAS_ALL, LACKS_SOME, MET_CAP, SANDBOX_SAYS
 from presswork.terminal import screen
 from presswork.trying.trials import Trial, TriedRecord
 
-HASH_SHOWN, LONGEST_LIST = 12, 200
+LONGEST_LIST = 200
 SCALE = 1_000
 """The number of records whose cost is estimated."""
 
@@ -29,9 +32,9 @@ def print_totals(console: Console, trial: Trial, asked: AskedTrials) -> None:
     screen.print_next(console, next_steps(trial, asked))
 
 
-def print_warnings(console: Console, trial: Trial) -> None:
+def print_warnings(console: Console, trial: Trial, *, say_sandbox: bool = True) -> None:
     """Print whatever makes a trial less than it looks: the sandbox, records that are missing, a cap."""
-    if trial.endpoint == SANDBOX:
+    if trial.endpoint == SANDBOX and say_sandbox:
         console.print(Text(f"  {SANDBOX_SAYS}", "bold yellow"))
     if trial.missing:
         keys = screen.one_line(", ".join(trial.missing), LONGEST_LIST)
@@ -45,17 +48,22 @@ def figures(trial: Trial) -> list[tuple[str, str]]:
     rows = [("version", trial.template_hash[:HASH_SHOWN]), ("endpoint", trial.endpoint)]
     if not trial.requests:
         return rows
-    used = trial.tokens
-    cached = f" ({used.cache_read_tokens:,} of them from the prompt cache)" if used.cache_read_tokens else ""
     as_billed = " (as Claude would bill it)" if trial.endpoint == SANDBOX else ""
     rows += [
         ("requests", f"{trial.requests:,}"),
-        ("tokens", f"{used.input_tokens:,} in{cached}, {used.output_tokens:,} out"),
+        ("tokens", tokens_in_words(trial.tokens)),
         ("cost", dollars(trial.cost_usd, trial.unpriced) + as_billed),
     ]
     if each := cost_each(trial):
         rows.append((f"{SCALE:,} records", f"about ${each * SCALE:,.2f}, if they are like these"))
     return rows
+
+
+def exit_status(trial: Trial) -> int:
+    """Return the exit status of a trial, as that of a run."""
+    if trial.stopped is not None:
+        return MET_CAP
+    return HAS_ALL if all(record.status == SUCCEEDED for record in trial.records) and not trial.missing else LACKS_SOME
 
 
 def verdict(trial: Trial) -> Text:
@@ -77,17 +85,32 @@ def cost_each(trial: Trial) -> Decimal | None:
 
 def next_steps(trial: Trial, asked: AskedTrials) -> Sequence[tuple[str, str]]:
     """Return the commands that come next, each with what it does."""
-    flags, name = asked.flags, asked.flags.name
+    flags = asked.flags
+    chosen = _typed(flags.sets, "--set")
+    again = f"templates try {_quoted(flags.name)}{chosen}{_typed(flags.keys, '--key')}"
     good = [record for record in trial.records if record.status == SUCCEEDED]
     steps: list[tuple[str, str]] = []
     if not flags.watch:
-        steps.append((screen.command(f"templates try {name} --watch"), "asks again each time you save"))
-    if good and flags.run is None:
-        steps.append((screen.command(f"run {name}"), f"all records; it pays nothing for {_these(good)}"))
+        own = "" if flags.run is None else f" --run {flags.run}"
+        on_sandbox = " --sandbox" if flags.sandbox else ""
+        steps.append((screen.command(f"{again}{own}{on_sandbox} --watch"), "asks again each time you save"))
+    if flags.sandbox:
+        steps.append((screen.command(again), "asks Claude, if ANTHROPIC_API_KEY is set"))
+    elif good and flags.run is None:
+        run = f"run {_quoted(flags.name)}{chosen}"
+        steps.append((screen.command(run), f"all records; it pays nothing for {_these(good)}"))
     if trial.records:
         shown = screen.short(trial.records[0].generation_id)
         steps.append((screen.command(f"show {shown}"), "an answer whole, with its request and cost"))
     return steps
+
+
+def _typed(values: Sequence[str] | None, flag: str) -> str:
+    return "".join(f" {flag} {_quoted(value)}" for value in values or ())
+
+
+def _quoted(value: str) -> str:
+    return visible(shlex.quote(value))
 
 
 def _these(records: Sequence[TriedRecord]) -> str:

@@ -19,7 +19,6 @@ from presswork.commands.trying.try_changes import (
 )
 from presswork.commands.trying.try_json import changes_json, trial_json
 from presswork.commands.trying.try_line import TrialLine, live_line, waiting_in_words
-from presswork.commands.trying.try_once import asked_of
 from presswork.commands.trying.try_record import print_record, print_system
 from presswork.commands.trying.try_template import AskedTrials
 from presswork.commands.trying.try_totals import next_steps, print_warnings
@@ -30,15 +29,16 @@ from presswork.terminal import screen
 from presswork.terminal.endings import EXIT_STOPPED, CommandContext
 from presswork.trying.saves import Broken, Capped, Started, Unchanged, Version, Waiting, WatchEvent, watch_saves
 from presswork.trying.sessions import TrySession
-from presswork.trying.trials import Asked, Trial, TriedRecord
+from presswork.trying.trials import Trial, TriedRecord
 
 
 class Watched:
     """What a watch has seen: the trials of its versions, and whether it only waits for a save."""
 
-    def __init__(self, to_try: Asked) -> None:
-        self.to_try = to_try
+    def __init__(self, asked: AskedTrials) -> None:
+        self.asked = asked
         self.trials: list[Trial] = []
+        self.version = 0
         self.is_waiting = False
 
     @property
@@ -54,8 +54,10 @@ class Watched:
         self.is_waiting = isinstance(event, Waiting | Unchanged)
         if isinstance(event, Version):
             self.trials.append(event.trial)
+        elif isinstance(event, Started):
+            self.version = event.version
 
-    def ended(self, asked: AskedTrials) -> None:
+    def ended(self) -> None:
         """Say what all versions came to."""
 
 
@@ -68,10 +70,10 @@ class WatchLines(Watched):
         screen.print_json_line({"event": type(event).__name__.lower(), **values})
         super().happened(event)
 
-    def ended(self, _asked: AskedTrials) -> None:
+    def ended(self) -> None:
         """Print the last line."""
         spent = self.before.session_usd if self.before else 0
-        total = {"versions": len(self.trials), "session_usd": spent, "max_cost": self.to_try.max_cost}
+        total = {"versions": self.version, "session_usd": spent, "max_cost": self.asked.to_try.max_cost}
         screen.print_json_line({"event": "ended", **total})
 
     def _of_version(self, event: Version) -> dict[str, Any]:
@@ -82,8 +84,8 @@ class WatchLines(Watched):
 class WatchScreen(Watched):
     """Prints the first version's records in full, and then what each save changed."""
 
-    def __init__(self, to_try: Asked, console: Console, line: TrialLine) -> None:
-        super().__init__(to_try)
+    def __init__(self, asked: AskedTrials, console: Console, line: TrialLine) -> None:
+        super().__init__(asked)
         self._console, self._line = console, line
         self._befores: dict[str, TriedRecord] = {}
         self._begin()
@@ -114,7 +116,7 @@ class WatchScreen(Watched):
         match event:
             case Started():
                 self._begin()
-                self._line.ask(len(self._befores) or len(self.to_try.keys) or self.to_try.limit)
+                self._line.ask(len(self._befores) or self.asked.most_records)
                 saved = f", {', '.join(event.changed)} saved" if event.changed else ""
                 print_version(self._console, event.version, f"{datetime.now():%H:%M:%S}{saved}")  # noqa: DTZ005 - the clock on the wall of the person who saved
             case Version():
@@ -130,22 +132,23 @@ class WatchScreen(Watched):
                 self._wait(event)
         super().happened(event)
 
-    def ended(self, asked: AskedTrials) -> None:
+    def ended(self) -> None:
         """Print what all versions came to, and the commands that come next."""
         requests = sum(trial.requests for trial in self.trials)
-        total = f"{counted(len(self.trials), 'version')}, {counted(requests, 'request')}"
+        total = f"{counted(self.version, 'version')}, {counted(requests, 'request')}"
         if self.before is None:
             self._say(f"{total}.", "bold")
             return
-        self._say(f"{total}, ${self.before.session_usd:,.4f} of ${self.to_try.max_cost:,.2f}.", "bold")
-        screen.print_next(self._console, next_steps(self.before, asked))
+        self._say(f"{total}, ${self.before.session_usd:,.4f} of ${self.asked.to_try.max_cost:,.2f}.", "bold")
+        screen.print_next(self._console, next_steps(self.before, self.asked))
 
     def _version(self, trial: Trial) -> None:
         if self._same:
             same = f"{counted(self._same, 'record')}: no change in what Claude reads, nothing sent."
             self._console.print(Text(f"  {same}", "dim"))
-        print_warnings(self._console, trial)
-        print_session(self._console, trial, self.before, self.to_try.max_cost)
+        # The line of the session says at each version that the sandbox answers.
+        print_warnings(self._console, trial, say_sandbox=self.before is None)
+        print_session(self._console, trial, self.before, self.asked.to_try.max_cost)
         self._befores |= {record.key: record for record in trial.records}
 
     def _wait(self, event: Waiting) -> None:
@@ -162,19 +165,18 @@ def watch_template(command: CommandContext, asked: AskedTrials) -> int:
 
     Ctrl-C is how a watch ends, so the status is 0. If it cuts off requests, the status is that of a stopped run.
     """
-    to_try = asked_of(asked)
     with live_line(say=not command.as_json) as (line, console):
-        watched = WatchLines(to_try) if command.as_json else WatchScreen(to_try, console, line)
+        watched = WatchLines(asked) if command.as_json else WatchScreen(asked, console, line)
         try:
-            status = asyncio.run(_watch(command, to_try, watched))
+            status = asyncio.run(_watch(command, watched))
         except (KeyboardInterrupt, StoppedError):
             status = HAS_ALL if watched.is_waiting else EXIT_STOPPED
-    watched.ended(asked)
+    watched.ended()
     return status
 
 
-async def _watch(command: CommandContext, to_try: Asked, watched: Watched) -> int:
-    settings = command.settings
+async def _watch(command: CommandContext, watched: Watched) -> int:
+    settings, to_try = command.settings, watched.asked.to_try
     async with TrySession(settings) as session:
 
         async def ask() -> Trial:

@@ -17,12 +17,12 @@ from db.identity import this_process
 from db.ledger.rows import RunRow
 from db.readers.runs import read_run
 from db.session import readable_url
-from db.words import MODE_LIVE, RUNNING
+from db.words import MODE_LIVE, RUNNING, TRY
 from presswork.engine.materials.handles import Selected
 from presswork.engine.orchestration.chunks import ChunkRunner
 from presswork.engine.resources.run_ledger import RunLedger
 from presswork.engine.resources.stopping import Stopper
-from presswork.errors import ConfigurationError
+from presswork.errors import ConfigurationError, TrialError
 from presswork.options import Helper, RunOptions
 from presswork.prompts.flow_source import FlowSource
 from presswork.report.progress import Log, Progress
@@ -51,7 +51,8 @@ class RunOrigin:
     def resumes(self, ledger: Engine, given: str | None) -> str | None:
         """Return the id of the run that a new run resumes.
 
-        Raises ConfigurationError if it is not in the ledger, belongs to another flow, or is a shard.
+        Raises ConfigurationError if it is not in the ledger, belongs to another flow, or is a shard. Raises TrialError
+        if it is a trial and the new run is none.
         """
         if given is None:
             return None
@@ -67,6 +68,8 @@ class RunOrigin:
             )
         if row["parent_run_id"] is not None:
             raise ConfigurationError(f"The run {given} is a shard. Resume the run {row['parent_run_id']} instead.")
+        if row["trigger"] == TRY != self.trigger:
+            raise TrialError
         return given
 
     @contextmanager

@@ -138,7 +138,8 @@ def _candidate(
 
 
 def _of_run(wanted: Filter) -> list[ColumnElement[bool]]:
-    pairs = ((StoredRun.flow, wanted.flow), (StoredRun.endpoint, wanted.endpoint), (StoredRun.id, wanted.run))
+    r = StoredRun
+    pairs = ((r.flow, wanted.flow), (r.endpoint, wanted.endpoint), (r.id, wanted.run), (r.trigger, wanted.trigger))
     found = [column == value for column, value in pairs if value is not None]
     if wanted.until is not None:
         found.append(StoredRun.started_at < wanted.until + CLOCK_SLACK)

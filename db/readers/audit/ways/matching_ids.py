@@ -38,15 +38,19 @@ def newest_ids(engine: Engine, wanted: Filter, before: str | None, limit: int) -
     return found
 
 
-def ids_of_record(engine: Engine, key: str, flow: str | None = None) -> list[str]:
-    """Return all generations with exactly this record key, the oldest first; a `*` at its end is a part of it."""
+def ids_of_record(engine: Engine, key: str, wanted: Filter | None = None) -> list[str]:
+    """Return all generations of a filter with exactly this record key, the oldest first, also the replaced ones.
+
+    A `*` at the end of the key is a part of it.
+    """
     check_text("key", key)
-    g = Generation
+    g, every = Generation, replace(wanted or Filter(), replaced=True)
     parts = [
         select(g.id).where(
-            g.flow == place.flow, g.step == place.step, g.endpoint == place.endpoint, g.record_key == key
+            *(g.flow == place.flow, g.step == place.step, g.endpoint == place.endpoint, g.record_key == key),
+            *conditions_of(every),
         )
-        for place in _places(engine, Filter(flow=flow))
+        for place in _places(engine, every)
     ]
     return sorted(row.id for part in parts for row in rows_of(engine, part))
 
@@ -105,7 +109,13 @@ def _places(engine: Engine, wanted: Filter) -> list[Row[Any]]:
     # Two statements: as one, a planner may read the steps of all generations.
     of_others = select(Generation.run_id, Generation.step).where(Generation.run_id.in_(others))
     steps = union(select(OutcomeRollup.run_id, OutcomeRollup.step), of_others).subquery()
-    pairs = ((StoredRun.flow, wanted.flow), (steps.c.step, wanted.step), (StoredRun.endpoint, wanted.endpoint))
+    r = StoredRun
+    pairs = (
+        (r.flow, wanted.flow),
+        (steps.c.step, wanted.step),
+        (r.endpoint, wanted.endpoint),
+        (r.trigger, wanted.trigger),
+    )
     which = [column == value for column, value in pairs if value is not None]
     place = select(StoredRun.flow, steps.c.step, StoredRun.endpoint).join(steps, steps.c.run_id == StoredRun.id)
     return rows_of(engine, place.where(*which).distinct())
