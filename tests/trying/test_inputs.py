@@ -333,9 +333,11 @@ async def test_both_databases_find_the_same_inputs(workshop_on_each: Workshop) -
     for _ in range(3):
         await workshop.call(chained)
     first, second, last = (row["id"] for row in workshop.rows("SELECT id FROM runs ORDER BY id"))
-    for run_id, step, is_certain in ((first, "note", True), (second, "reply", False), (last, "reply", True)):
+    asked = ((first, "note", True), (second, "reply", False), (last, "reply", True))
+    for run_id, step, is_certain in asked:
         found = find(workshop, run_id, step, limit=4, folder=workshop.templates)
         keys = ("A", "a/1", "b") if step == "note" else ("A/0", "A/1", "a/1/0", "a/1/1")
         assert (found.keys, found.note is None) == (keys, is_certain)
-        summary, _keys = await workshop.call(step_again, "chained", step, run_id, {"limit": 4})
-        assert (summary.requests, summary.cached) == (0, len(keys))
+    for run_id, step, _is_certain in asked:
+        summary, keys_asked = await workshop.call(step_again, "chained", step, run_id, {"limit": 4})
+        assert (summary.requests, summary.cached) == (0, len(keys_asked))
