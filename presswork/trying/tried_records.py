@@ -11,12 +11,12 @@ from sqlalchemy import Engine
 from db.database_errors import DatabaseError
 from db.readers.stored_generations import Audit, read_generation
 from db.readers.what_stands import OwnOutcome, read_own_outcomes
-from db.words import SUCCEEDED, UNSENT
+from db.words import COST_CAP, SUCCEEDED, UNSENT
 from presswork.audit.sent_prompts import sent_prompt
 from presswork.engine.run import Run
 from presswork.errors import PressworkError
 from presswork.output_classes.validate import Fault
-from presswork.trying.trials import TokenCounts, TriedRecord
+from presswork.trying.trials import SKIPPED_BY_CAP, TokenCounts, TriedRecord
 
 LOOK_S = 0.05
 """Seconds between two looks for records that have ended."""
@@ -80,7 +80,7 @@ def _tried(ledger: Engine, key: str, run_id: str, outcome: OwnOutcome, audit: Au
         output=(audit.source or audit.generation)["output"] if has_content else None,
         raw=attempts[-1]["output_text"] if attempts and not has_content else None,
         faults=tuple(Fault(fault["where"], fault["what"]) for fault in faults),
-        error=audit.generation["error_message"],
+        error=SKIPPED_BY_CAP if audit.generation["error_kind"] == COST_CAP else audit.generation["error_message"],
         requests=sum(attempt["error_type"] not in UNSENT for attempt in attempts),
         tokens=_tokens(attempts),
         cost_usd=_cost(attempts),
