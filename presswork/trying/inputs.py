@@ -118,10 +118,11 @@ def _require_keys(asking: _Asking, keys: Sequence[str], found: Sequence[str], st
     known = {*found, *filter(None, map(without_variant, found))}
     missing = [key for key in keys if key not in known]
     if missing:
-        there = found or [each.record_key for each in read_outcomes(asking.ledger, asking.run, step, limit=_LISTED)]
+        named = asking.template.name if asking.template.name in asking.run.steps else step
+        there = [quoted(each.record_key) for each in read_outcomes(asking.ledger, asking.run, named, limit=_LISTED)]
         raise ConfigurationError(
-            f"The step {step!r} of the run {asking.run.id} has no record with the key {quoted(missing[0])}. "
-            f"It has, for example: {', '.join(map(quoted, there[:_LISTED])) or 'none'}."
+            f"The step {named!r} of the run {asking.run.id} has no record with the key {quoted(missing[0])}. "
+            f"It has, for example: {', '.join(there or map(quoted, found)) or 'none'}."
         )
 
 
@@ -199,7 +200,9 @@ def _of_earlier_step(asking: _Asking, keys: Sequence[str], limit: int | None) ->
     found = read_outcomes(asking.ledger, run, step, keys=keys, limit=None if keys else limit, with_content=True)
     _require_keys(asking, keys, [each.record_key for each in found], step)
     if not found:
-        trial = " It is a trial, which keeps no outcome that it found unchanged." if run.trigger == TRY else ""
+        trial = (
+            " It is a trial, which keeps no outcome that it found unchanged. Name a run." if run.trigger == TRY else ""
+        )
         raise ConfigurationError(f"The step {step!r} of the run {run.id} has no content to read.{trial}")
     source = _generations(asking, step, [each.generation_id for each in found])
     own_keys = (template.key,) if together else tuple(each.record_key for each in found)

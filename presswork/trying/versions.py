@@ -6,7 +6,7 @@ its front matter has fields. If the class has changed since, the opened version 
 
 import hashlib
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from tempfile import TemporaryDirectory
@@ -101,9 +101,13 @@ def _find_stored(ledger: Engine, name: str, asked: str) -> str:
     try:
         return find_template(ledger, asked, name)
     except FilterError as error:
-        if _HEX.issuperset(asked):
-            raise
-        raise FilterError(f"{error} For a revision of git write {quoted(GIT + asked)}.") from None
+        if not _HEX.issuperset(asked):
+            raise FilterError(f"{error} For a revision of git write {quoted(GIT + asked)}.") from None
+        with suppress(FilterError):
+            other = read_template_sources(ledger, find_template(ledger, asked))
+            if other is not None and other.name != name:
+                raise ConfigurationError(f"{asked!r} is a version of {other.name!r}, and not of {name!r}.") from None
+        raise
 
 
 def _write(folder: Path, file: str, source: str) -> None:

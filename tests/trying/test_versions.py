@@ -13,6 +13,7 @@ from sqlalchemy import Engine
 from db.clock import now
 from db.ledger.rows import TemplateRow
 from db.ledger.writing import add_templates
+from db.readers.audit.filters import FilterError
 from presswork.errors import ConfigurationError
 from presswork.prompts.templates import load_template
 from presswork.trying.versions import open_version
@@ -219,11 +220,11 @@ def test_unknown_version_lists_the_stored_ones(templates: Path, ledger: Engine) 
     store(ledger, "note", stored.sources, stored.hash)
     other = "f" * 8 if not stored.hash.startswith("f" * 8) else "e" * 8
     with (
-        pytest.raises(Exception, match=f"Available: {stored.hash[:12]}"),
+        pytest.raises(FilterError, match=f"Available: {stored.hash[:12]}"),
         open_version(templates, ledger, "note", other),
     ):
         pass
-    with pytest.raises(Exception, match="write 'git:HEAD~1'"), open_version(templates, ledger, "note", "HEAD~1"):
+    with pytest.raises(FilterError, match="write 'git:HEAD~1'"), open_version(templates, ledger, "note", "HEAD~1"):
         pass
 
 
@@ -231,7 +232,7 @@ def test_ambiguous_beginning_lists_the_versions(templates: Path, ledger: Engine)
     for number in range(2):
         store(ledger, "note", {"note.md.j2": str(number)}, f"abc{number}" + "0" * 60)
     with (
-        pytest.raises(Exception, match="beginning of 2 template versions"),
+        pytest.raises(FilterError, match="beginning of 2 template versions"),
         open_version(templates, ledger, "note", "abc"),
     ):
         pass
@@ -240,7 +241,7 @@ def test_ambiguous_beginning_lists_the_versions(templates: Path, ledger: Engine)
 def test_version_of_another_template_is_not_this_ones(templates: Path, ledger: Engine) -> None:
     store(ledger, "other", {"other.md.j2": ""}, "a" * 64)
     with (
-        pytest.raises(Exception, match="There is no template version"),
+        pytest.raises(ConfigurationError, match="'aaaa' is a version of 'other', and not of 'note'"),
         open_version(templates, ledger, "note", "aaaa"),
     ):
         pass

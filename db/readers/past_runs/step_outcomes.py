@@ -27,8 +27,8 @@ _VARIANT = re.compile(r"(.*)/(?:0|[1-9]\d*)", re.DOTALL)
 class PastRun:
     """A run whose outcomes are read. `steps` has its steps in order, each with the step that it was made from.
 
-    Without `ended_at` it has not ended. `is_open` means that its working rows still list what it found unchanged;
-    `unchanged` are the steps in which it found contents so.
+    Without `ended_at` it has not ended. `is_open` means that its working rows still list what it found unchanged.
+    `unchanged` and `failing_again` are the steps in which it found contents and failures so.
     """
 
     id: str
@@ -41,6 +41,7 @@ class PastRun:
     is_open: bool
     steps: Mapping[str, str | None]
     unchanged: frozenset[str] = frozenset()
+    failing_again: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +69,7 @@ def find_past_run(engine: Engine, text: str) -> PastRun | None:
         # Runs of the first releases have generations, and no rows of their steps.
         steps=began or dict.fromkeys(_steps_with_rows(engine, run_id)),
         unchanged=frozenset(step["step"] for step in steps if step["unchanged"]),
+        failing_again=frozenset(step["step"] for step in steps if step["failed_again"] or step["skipped_again"]),
     )
 
 
@@ -114,11 +116,14 @@ def _sources(run: PastRun, step: str, *, with_content: bool) -> Iterator[tuple[b
         only = [w.status == SUCCEEDED] if with_content else []
         yield True, (w.record_key, w.generation_id), select(w.generation_id).where(*confirmed, *only)
         return
+    # A step without any is not searched: its content may be that of a million records.
+    searched = [(c.generation_id, c.confirmed_run_id)] if step in run.unchanged else []
+    if step in run.failing_again and not with_content:
+        searched.append((c.failing_id, c.failing_run_id))
     place = (c.flow == run.flow, c.step == step, c.endpoint == run.endpoint)
-    for column, by in ((c.generation_id, c.confirmed_run_id), (c.failing_id, c.failing_run_id)):
-        if column is c.generation_id or not with_content:
-            confirmed_last = select(column).join(g, g.id == column).where(*place, by == run.id, g.run_id != run.id)
-            yield True, (c.record_key, column), confirmed_last
+    for column, by in searched:
+        confirmed_last = select(column).join(g, g.id == column).where(*place, by == run.id, g.run_id != run.id)
+        yield True, (c.record_key, column), confirmed_last
     if step in run.unchanged and run.trigger != TRY:
         yield False, (g.record_key, g.id), _confirmed_since(run, step)
 
