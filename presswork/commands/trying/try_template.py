@@ -78,6 +78,7 @@ def _asked(flags: TryFlags) -> Asked:
         sets=parse_sets(flags.sets),
         inputs_of=flags.run,
         max_cost=TRIAL_CAP_USD if flags.max_cost is None else flags.max_cost,
+        keeps_cap=flags.max_cost is not None,
         refresh=flags.refresh,
     )
 
