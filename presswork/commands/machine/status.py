@@ -9,11 +9,11 @@ from rich.console import Console
 from rich.text import Text
 
 from db.words import POOL
+from presswork.catalog import ModelsByName
 from presswork.commands.templates.retiring import NamedModels, Retiring, models_to_ask, retiring
 from presswork.escaping import visible
 from presswork.operate.installation import AUDIT, SERVER, SUPERVISOR, WORKER, read_state
 from presswork.operate.overview import Overview, ShownRun, read_overview
-from presswork.prompts.lint import ModelsByName
 from presswork.report.amounts import counted
 from presswork.settings import Settings
 from presswork.terminal import screen
