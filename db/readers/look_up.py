@@ -9,7 +9,7 @@ from sqlalchemy import ColumnElement, Engine, Row, Text, and_, case, cast, or_, 
 
 from db.session import among, rows_of
 from db.tables import Attempt, Generation
-from db.trials import is_of_trial
+from db.tried_rows import is_of_trial
 from db.words import BAD_OUTCOMES, FAILED, PERHAPS_BILLED, REQUESTED, SUCCEEDED, WRONG_MODEL, Status
 
 
