@@ -52,7 +52,7 @@ _SHARED_WITHIN_S = 1.0
 """A server, and whoever looks at it, locks the use file for a moment only; a server that ends keeps the lock."""
 _LOOK_S = 0.02
 _OFF = frozenset({"", "0", "false", "no"})
-Waiting = Callable[[float], None]
+TellWaiting = Callable[[float], None]
 
 
 def _say_nothing(_seconds: float) -> None:
@@ -113,7 +113,7 @@ class HeldServer:
             return float(self.use.read())
         return 0.0
 
-    def wait(self, waiting: Waiting = _say_nothing) -> None:
+    def wait(self, waiting: TellWaiting = _say_nothing) -> None:
         """Wait until it answers. Raises ServerStartError if it ends, is silent for too long, or is another's."""
         plan, record = self.plan, self.record
         left_s = max(ANSWERS_AGAIN_WITHIN_S, record.began_s + plan.starts_within_s - boot_time_s())
@@ -158,7 +158,7 @@ class CommandServer:
         if self._held is None:
             self._held = hold_server(self._plan)
 
-    def answering(self, waiting: Waiting = _say_nothing) -> str:
+    def answering(self, waiting: TellWaiting = _say_nothing) -> str:
         """Wait until the server answers, and return the URL of its API; an earlier one that does not is replaced.
 
         `waiting` is called repeatedly with the seconds that have passed. Raises ServerStartError if it does not start.
@@ -201,7 +201,7 @@ class CommandServer:
 
 @contextmanager
 def own_server(
-    *, timeout_s: float, home: Path, waiting: Waiting = _say_nothing, with_ui: bool = False
+    *, timeout_s: float, home: Path, waiting: TellWaiting = _say_nothing, with_ui: bool = False
 ) -> Iterator[str]:
     """Start a server, yield its API URL and stop it; with `with_ui`, it serves its UI as well.
 
