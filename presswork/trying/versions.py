@@ -62,7 +62,7 @@ def open_version(templates: Path, ledger: Engine | None, name: str, version: str
     """
     with TemporaryDirectory(prefix="presswork-version-", ignore_cleanup_errors=True) as temporary:
         # Messages about templates name the folder that they are in.
-        folder = Path(temporary) / templates.name
+        folder = Path(temporary) / (templates.resolve().name or "templates")
         folder.mkdir()
         if version.startswith(GIT):
             yield _from_git(templates, name, version.removeprefix(GIT), folder)
