@@ -32,7 +32,7 @@ from presswork.settings import Settings, ledger_url
 from presswork.trying.inputs import find_inputs, past_run
 from presswork.trying.kept_records import KeptRecords
 from presswork.trying.trials import Asked, TokenCounts, Trial, TriedRecord
-from presswork.trying.tried_records import Ended, Tell
+from presswork.trying.tried_records import EndedRecords, TellRecord
 
 QUICKLY: Mapping[str, Any] = {"chunk_retries": 0, "commit_interval_s": 0.0}
 """Settings of trials: nobody waits minutes for an answer, and few rows need no collecting."""
@@ -75,7 +75,9 @@ class TrySession:
         """Close what the session keeps open."""
         await self._stack.aclose()
 
-    async def run(self, asked: Asked, *, templates_dir: Path | None = None, on_record: Tell | None = None) -> Trial:
+    async def run(
+        self, asked: Asked, *, templates_dir: Path | None = None, on_record: TellRecord | None = None
+    ) -> Trial:
         """Make a trial; `on_record` is called as each record ends, and `templates_dir` has another template.
 
         Raises ConfigurationError or db.database_errors.DatabaseError if there is nothing to try or nothing to try it
@@ -104,20 +106,20 @@ class TrySession:
         endpoint: Endpoint,
         inputs: _Inputs,
         asked: Asked,
-        on_record: Tell | None,
+        on_record: TellRecord | None,
         max_cost: float | None,
     ) -> Trial:
         options = RunOptions(max_cost=max_cost, refresh=asked.refresh, resumes=self._first.get(inputs.flow))
         host = TryHost(inputs.flow, template.name, _parameters(asked, inputs.source.params, options))
         async with open_hosted_run(host, settings, options, endpoint=endpoint) as run:
             self._first.setdefault(inputs.flow, run.ledger.run_id)
-            ended = Ended(run, template.name, inputs.keys, on_record)
+            ended = EndedRecords(run, template.name, inputs.keys, on_record)
             async with in_background(ended.keep_looking(), "presswork-trial"):
                 await run.generate(template.name, inputs.source, variants=inputs.variants)
             trial = _trial(run, template.name, inputs, await ended.look())
         reason = run.context.stopper.reason
         if reason is not None:
-            # All was answered in the time that a stop leaves to requests in flight. Whoever stopped it wants no more.
+            # All answers came in the time that a stop leaves to requests in flight, but no further trial is wanted.
             raise copy_of(reason)
         return trial
 
@@ -152,7 +154,7 @@ class TrySession:
 
 
 def _parameters(asked: Asked, params: Mapping[str, Any], options: RunOptions) -> dict[str, Any]:
-    """Return what was asked for, under the names of the flow that runs any template."""
+    """Return the parameters of a trial, by the names that the flow for any template uses."""
     given = {"template": asked.template, "params": dict(params), "options": options}
     if asked.inputs_of is not None:
         given["inputs_of"] = asked.inputs_of
