@@ -50,7 +50,6 @@ def run_call(call: Call, command: CommandContext) -> Summary:
 
     Raises StoppedError if a signal ended it, such as Ctrl-C's, and any other error that stopped the run.
     """
-
     # What is loaded by now stays. The garbage of a long run is collected as usual.
     gc.freeze()
     gc.set_threshold(*PYTHONS_THRESHOLDS)

@@ -1,6 +1,7 @@
 """Try two versions of a template on the same records, and print them: next to each other if there is room."""
 
 from contextlib import ExitStack, suppress
+from dataclasses import replace
 from decimal import Decimal
 
 from rich.console import Console
@@ -90,7 +91,7 @@ def print_sides(console: Console, old: Trial, new: Trial, version: OpenedVersion
         else:
             print_change(console, before, now)
     _print_costs(console, old, new, version.label)
-    print_warnings(console, new)
+    print_warnings(console, new if new.note is not None else replace(new, note=old.note))
 
 
 def _print_legend(console: Console, version: OpenedVersion) -> None:
