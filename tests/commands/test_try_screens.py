@@ -28,12 +28,12 @@ ASKED = AskedTrials(TryFlags(name="notes"), Asked("notes"))
 
 
 def sent(*pieces: PromptPiece, **own: Any) -> SentPrompt:
-    given = {"settings": {}, "system": [], "examples": [], "user": MarkedPrompt(pieces), "schema": "{}"}
+    given: dict[str, Any] = {"settings": {}, "system": [], "examples": [], "user": MarkedPrompt(pieces), "schema": "{}"}
     return SentPrompt(**given | own)
 
 
 def record(output: Any = None, **own: Any) -> TriedRecord:
-    given = {
+    given: dict[str, Any] = {
         "key": "1",
         "generation_id": "0123456789ab-cdef-a123456789ab",
         "status": "invalid" if output is None else "succeeded",
@@ -51,7 +51,7 @@ def record(output: Any = None, **own: Any) -> TriedRecord:
 
 
 def trial(*records: TriedRecord, **own: Any) -> Trial:
-    given = {
+    given: dict[str, Any] = {
         "run_id": "run",
         "template": "notes",
         "template_hash": "3f2a91c04b7e99",

@@ -51,7 +51,8 @@ class Watched:
     @property
     def requests(self) -> int:
         """The requests of all versions, also of one that was stopped."""
-        return sum(each.requests for each in (*self.trials, *self.unfinished))
+        stopped = sum(record.requests for record in self.unfinished)
+        return stopped + sum(trial.requests for trial in self.trials)
 
     @property
     def spent_usd(self) -> Decimal:
@@ -88,13 +89,8 @@ class WatchLines(Watched):
 
     def ended(self) -> None:
         """Print the last line."""
-        total = {
-            "versions": self.version,
-            "requests": self.requests,
-            "session_usd": self.spent_usd,
-            "max_cost": self.asked.to_try.max_cost,
-        }
-        screen.print_json_line({"event": "ended", **total})
+        told = {"versions": self.version, "requests": self.requests, "session_usd": self.spent_usd}
+        screen.print_json_line({"event": "ended", **told, "max_cost": self.asked.to_try.max_cost})
 
     def _of_version(self, event: Version) -> dict[str, Any]:
         changes = changes_json(self.before, event.trial) if self.before is not None else []
