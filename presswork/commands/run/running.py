@@ -28,7 +28,7 @@ def run_to_end(command: CommandContext, run: CheckedRun) -> int:
     if run.is_sharded:
         server = needed_api(settings, "start shards by")
     else:
-        server = prefect_api(settings, say=not command.as_json)
+        server = prefect_api(settings, run.server, say=not command.as_json)
     with server:
         summary = run_call(run.call, command)
 
