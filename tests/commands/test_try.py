@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+import shlex
 import signal
 import subprocess
 from collections.abc import Iterator
@@ -12,6 +14,7 @@ from typing import Any
 
 import pytest
 
+from presswork.settings import ROOT
 from tests.commands.conftest import FRONT, Desk, begin, call, presswork
 
 FIELDS = FRONT.replace("SubjectLine", "{title: {type: str, max_length: 40}, text: {type: str}}")
@@ -140,6 +143,17 @@ def test_versions_are_compared_on_the_same_records(desk: Desk) -> None:
     assert [change["key"] for change in found["changes"]] == ["1", "2", "3"]
     assert all(change["prompt_changed"] for change in found["changes"])
     assert desk.sent() == 6
+
+
+@pytest.mark.usefixtures("no_endpoint")
+def test_commands_of_the_reference_work(desk: Desk) -> None:
+    desk.template("product_notes", front=FIELDS)
+    _before, section = (ROOT / "docs" / "templates.md").read_text(encoding="utf-8").split("## Try it\n")
+    commands = re.findall(r"^presswork (.+)$", section.partition("\n## ")[0], re.MULTILINE)
+
+    assert len(commands) == 3
+    for command in commands:
+        assert call(*shlex.split(command)).exit_code == 0, command
 
 
 @contextmanager

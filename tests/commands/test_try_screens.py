@@ -249,7 +249,7 @@ def test_exit_status_is_that_of_a_run(tried: Trial, status: int) -> None:
 def test_session_says_what_is_left_of_the_cap() -> None:
     now = trial(record({"t": 1}), cost_usd=Decimal("0.0050"))
 
-    assert "out, $0.0050 (+$0.0008) · all versions $0.0126 of $1.00" in seen(print_session, now, trial(record()), 1.0)
+    assert "out, $0.0050 (+$0.0008) · in all $0.0126 of $1.00" in seen(print_session, now, trial(record()), 1.0)
 
 
 def test_line_says_what_is_waited_for() -> None:
