@@ -118,7 +118,7 @@ def moved_figures(before: TriedRecord, now: TriedRecord) -> str:
 
 def print_session(console: Console, now: Trial, before: Trial | None, cap: float) -> None:
     """Print what a version took, how that moved, and what all versions have cost, against the cap."""
-    parts = [f"version {now.template_hash[:HASH_SHOWN]}", "nothing sent"]
+    parts = [now.template_hash[:HASH_SHOWN], "nothing sent"]
     if now.requests:
         requests = counted(now.requests, "request")
         parts[-1] = f"{requests}, {tokens_in_words(now.tokens)}, {cost_in_words(now.cost_usd)}"

@@ -152,7 +152,7 @@ class WatchScreen(Watched):
     def ended(self) -> None:
         """Print what all versions came to, and the commands that come next."""
         total = f"{counted(self.version, 'version')}, {counted(self.requests, 'request')}"
-        self._say(f"{total}, ${self.spent_usd:,.4f} of ${self.asked.to_try.max_cost:,.2f}.", "bold")
+        self._console.print(Text(f"\n{total}, ${self.spent_usd:,.4f} of ${self.asked.to_try.max_cost:,.2f}.", "bold"))
         if self.before is not None:
             screen.print_next(self._console, next_steps(self.before, self.asked))
 
