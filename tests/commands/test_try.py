@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import re
 import shlex
@@ -16,6 +17,7 @@ import pytest
 
 from presswork.settings import ROOT
 from tests.commands.conftest import FRONT, Desk, begin, call
+from tests.waiting import until
 
 FIELDS = FRONT.replace("SubjectLine", "{title: {type: str, max_length: 40}, text: {type: str}}")
 TRY = ("templates", "try")
@@ -214,8 +216,7 @@ def test_watch_that_cuts_off_requests_ends_as_a_stopped_run_does(desk: Desk) -> 
     desk.switch(latency_ms=1_500)
     with watching() as (running, events):
         upto(events, "started")
-        while desk.sent() < 3:
-            pass
+        asyncio.run(until(lambda: desk.sent() == 3, pause_s=0.1))
         running.send_signal(signal.SIGINT)
         upto(events, "ended")
         assert running.wait(timeout=30) == 130
