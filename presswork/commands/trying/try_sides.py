@@ -93,7 +93,7 @@ def print_sides(console: Console, old: Trial, new: Trial, version: OpenedVersion
         else:
             print_change(console, before, now)
     _print_costs(console, old, new, version.label)
-    print_warnings(console, new)
+    print_warnings(console, new if new.note is not None else replace(new, note=old.note))
 
 
 def _print_legend(console: Console, version: OpenedVersion) -> None:
