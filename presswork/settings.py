@@ -66,6 +66,7 @@ class Settings(BaseModel):
     shard_patience_s: float = Field(300, gt=0, description="How long shards may stall before the run does their work.")
     stop_wait_s: float = Field(30, ge=0, description="How long a stopped run waits for requests in flight.")
     prefect_startup_timeout_s: float = Field(120, gt=0)
+    keep_server: bool = Field(True, description="Whether a server that a command started stays for the next one.")
     state_dir: Path = Field(
         ROOT / ".presswork", description="The folder of Prefect's databases, services' logs and selected records."
     )

@@ -1,7 +1,7 @@
 """Look up a run to resume, and check a job against the ledger and the source, without loading Prefect."""
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -61,11 +61,19 @@ def read_resumed(ledger: Engine, run_id: str) -> ResumedRun | None:
     )
 
 
-def prepare(job: Job, settings: Settings, sets: Mapping[str, Any], options: RunOptions, title: str = "") -> Call:
+def prepare(
+    job: Job,
+    settings: Settings,
+    sets: Mapping[str, Any],
+    options: RunOptions,
+    title: str = "",
+    begin: Callable[[], None] = lambda: None,
+) -> Call:
     """Check all that can be checked before Prefect starts, and return the call that is ready to run.
 
-    `title` is put before the flow run's name in Prefect. Raises ConfigurationError, StoppingCallError or
-    db.database_errors.DatabaseError, before any request is sent.
+    `title` is put before the flow run's name in Prefect. `begin` is called after the quickest checks: what it starts
+    may start while the others go on. Raises ConfigurationError, StoppingCallError or db.database_errors.DatabaseError,
+    before any request is sent.
     """
     # The quickest checks come first: the SDK and Prefect take seconds to load.
     require_credential()
@@ -73,6 +81,7 @@ def prepare(job: Job, settings: Settings, sets: Mapping[str, Any], options: RunO
     for template in templates.values():
         source_url(settings, template.front.source)
     call = bind_template(job, settings, sets, options, title) if job.kind == "template" else None
+    begin()
     for template in templates.values():
         _ = template.schema
     endpoint = asyncio.run(name_endpoint(settings, templates.values()))

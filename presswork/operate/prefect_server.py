@@ -1,31 +1,26 @@
 """Start a Prefect server, and check whether one answers.
 
-`presswork up` starts a server that stays. A command that finds no server starts its own on loopback. That server ends
-when the command ends, even after `kill -9`. Each server has its own database in `.presswork/` and is a process of
-presswork/operate/server_process.py.
+`presswork up` starts a server with a port of its own. A command that finds no server starts one on loopback
+(command_server/). Each server has its own database in `.presswork/` and is a process of server_process.py.
 """
 
 import base64
-import fcntl
 import json
-import os
 import re
 import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 from urllib.parse import urlsplit
 
 import httpx2
-from filelock import FileLock
 
 from presswork.errors import ConfigurationError, PressworkError
-from presswork.operate.processes import Process, known, start_in_own_session, stop_processes
+from presswork.operate.processes import Process, start_in_own_session
 
 # Measured in docs/performance.md: at the defaults the recorder costs ten times the CPU and drops task runs.
 TUNING = {
@@ -36,8 +31,8 @@ TUNING = {
 }
 QUIET = {"DO_NOT_TRACK": "1", "PREFECT_SERVER_ANALYTICS_ENABLED": "false"}
 LOOPBACK = "127.0.0.1"
-IDLE_LIMIT_S = 0.0
-"""How long a command's server stays without its command."""
+MARK_HEADER = "presswork-server"
+"""The header in each answer of a command's server by which a command recognizes it."""
 ANSWERS_WITHIN_S = 10.0
 SERVER_STOPS_WITHIN_S = 15.0
 NO_ANSWER = (httpx2.HTTPError, httpx2.InvalidURL, ValueError, OSError, ImportError)
@@ -45,8 +40,7 @@ NO_ANSWER = (httpx2.HTTPError, httpx2.InvalidURL, ValueError, OSError, ImportErr
 
 ValueError: the URL or a proxy's is malformed. OSError: there is no certificate file. ImportError: a proxy is for SOCKS.
 """
-_LOCK = "prefect-server-{}.lock"
-_POLL_S = 0.2
+_POLL_S = 0.02
 
 
 class ServerStartError(PressworkError):
@@ -59,68 +53,54 @@ class PrefectServerError(ConfigurationError):
 
 @dataclass(frozen=True)
 class Server:
-    """How to start a server. Without a log, its output goes to our standard error; with a lock, it ends when idle."""
+    """How to start a server. Without a log, its output goes to our standard error.
+
+    With a lock, it ends once no process has held that file for a while, and its answers carry the mark.
+    """
 
     host: str
     port: int
     settings: Mapping[str, str]
     log: Path | None
     lock: Path | None = None
+    mark: str = ""
 
-    def start(self, given: Mapping[str, str]) -> subprocess.Popen[bytes]:
-        """Start it with this environment and its own settings."""
-        command = [sys.executable, "-m", "presswork.operate.server_process", self.host, str(self.port)]
-        if self.lock is not None:
-            command += [str(self.lock), str(IDLE_LIMIT_S)]
+    def environment(self, given: Mapping[str, str]) -> dict[str, str]:
+        """Return the environment with which it starts: the given one, and its own settings."""
         # With this variable, the UI would use that server's API.
         rest = {name: value for name, value in given.items() if name != "PREFECT_API_URL"}
-        environment = {**rest, **TUNING, **QUIET, "PREFECT__SERVER_FINAL": "1", **self.settings}
-        return start_in_own_session(command, environment, self.log)
+        return {**rest, **TUNING, **QUIET, "PREFECT__SERVER_FINAL": "1", **self.settings}
 
-
-@contextmanager
-def own_server(
-    *,
-    timeout_s: float,
-    home: Path,
-    waiting: Callable[[float], None] = lambda _seconds: None,
-    with_ui: bool = False,
-) -> Iterator[str]:
-    """Start a server, yield its API URL and stop it; with `with_ui`, it serves its UI as well.
-
-    `waiting` is called repeatedly with the seconds that have passed. Raises ServerStartError after `timeout_s`.
-    """
-    home.mkdir(parents=True, exist_ok=True)
-    # Two that start at once must not migrate one database together.
-    with FileLock(home / "prefect-server.lock") as starting:
-        _remove_free_locks(home)
-        server = _own_server(_free_port(), home, with_ui=with_ui)
-        assert server.lock is not None
-        assert server.log is not None
-        with _held(server.lock):
-            child = server.start(os.environ)
-            process = known(child.pid)
-            api = server.settings["PREFECT_UI_API_URL"]
-            try:
-                wait_until_healthy(api, process, timeout_s, server.log, waiting)
-                starting.release()
-                yield api
-            finally:
-                stop_processes([process], within_s=SERVER_STOPS_WITHIN_S)
-                child.wait()
-                server.lock.unlink(missing_ok=True)
+    def start(self, given: Mapping[str, str], *inherited: int) -> subprocess.Popen[bytes]:
+        """Start it with this environment and its own settings; it inherits these open files."""
+        command = [sys.executable, "-m", "presswork.operate.server_process", self.host, str(self.port)]
+        if self.lock is not None:
+            command += [str(self.lock), f"{MARK_HEADER}={self.mark}"]
+        return start_in_own_session(command, self.environment(given), self.log, inherited=inherited)
 
 
 def wait_until_healthy(
-    api: str, process: Process, within_s: float, log: Path, waiting: Callable[[float], None] = lambda _seconds: None
+    api: str,
+    process: Process,
+    within_s: float,
+    log: Path,
+    waiting: Callable[[float], None] = lambda _seconds: None,
+    *,
+    mark: str = "",
 ) -> None:
-    """Wait until a server that was started answers; ServerStartError if it ends, or needs too long."""
+    """Wait until a server that was started answers, with its mark if it has one.
+
+    Raises ServerStartError if it ends, needs too long, or if another program has its port.
+    """
     began = time.monotonic()
     while (passed := time.monotonic() - began) < within_s:
         if not process.is_alive:
             raise ServerStartError(f"Prefect's server ended while it started; see {log}.")
-        if is_healthy(api):
-            return
+        found = _mark_of(api) if _listens(api) else None
+        if found is not None:
+            if found == mark:
+                return
+            raise ServerStartError(f"Another program answers at {api}.")
         waiting(passed)
         time.sleep(_POLL_S)
     raise ServerStartError(
@@ -155,9 +135,25 @@ def require_answer(api: str, auth_string: str | None = None, *, other_credential
 
 def is_healthy(api: str) -> bool:
     """Whether a Prefect server answers at this API URL."""
+    return _mark_of(api) is not None
+
+
+def _mark_of(api: str) -> str | None:
+    """Return the mark of the server that answers, empty if it has none; None if no Prefect server answers."""
     try:
-        return _read(f"{api}/health", None, within_s=2).strip() == b"true"
+        answer = _ask(f"{api}/health", None, within_s=2)
     except NO_ANSWER:
+        return None
+    return str(answer.headers.get(MARK_HEADER, "")) if answer.content.strip() == b"true" else None
+
+
+def _listens(api: str) -> bool:
+    """Whether anything listens there. It costs less than a request, and is asked often while a server starts."""
+    parts = urlsplit(api)
+    try:
+        with socket.create_connection((parts.hostname or LOOPBACK, parts.port or 80), timeout=1):
+            return True
+    except OSError:
         return False
 
 
@@ -171,7 +167,11 @@ def server_version(api: str, auth_string: str | None = None) -> str | None:
     return found if isinstance(found, str) and _parts(found) else None
 
 
-def _read(url: str, auth_string: str | None, within_s: float = ANSWERS_WITHIN_S) -> bytes:
+def _read(url: str, auth_string: str | None) -> bytes:
+    return _ask(url, auth_string, ANSWERS_WITHIN_S).content
+
+
+def _ask(url: str, auth_string: str | None, within_s: float) -> httpx2.Response:
     credentials = base64.b64encode((auth_string or "").encode()).decode()
     parts = urlsplit(url)
     # Loading certificates takes longer than a request to this machine, which needs no proxy either. A redirect could
@@ -185,7 +185,7 @@ def _read(url: str, auth_string: str | None, within_s: float = ANSWERS_WITHIN_S)
         verify=not is_local,
         trust_env=not is_local,
     )
-    return answer.raise_for_status().content
+    return answer.raise_for_status()
 
 
 def _require_version(api: str, served: str | None) -> None:
@@ -216,38 +216,3 @@ def _silent(api: str, reason: str) -> PrefectServerError:
         f"Prefect's server at {api} does not answer: {reason}. Start it (`presswork up` on this machine), correct "
         "PREFECT_API_URL, or unset it to let Presswork start a server of its own."
     )
-
-
-def _own_server(port: int, home: Path, *, with_ui: bool) -> Server:
-    settings = {
-        "PREFECT_SERVER_DATABASE_CONNECTION_URL": f"sqlite+aiosqlite:///{home / 'prefect.db'}",
-        "PREFECT_UI_ENABLED": str(with_ui),
-        "PREFECT_UI_API_URL": f"http://{LOOPBACK}:{port}/api",
-        "PREFECT_UI_STATIC_DIRECTORY": str(home / "ui"),
-    }
-    if not with_ui:
-        # It omits what only people and schedules need.
-        settings["PREFECT__SERVER_EPHEMERAL"] = "1"
-    return Server(LOOPBACK, port, settings, home / "prefect-server.log", home / _LOCK.format(port))
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind((LOOPBACK, 0))
-        return int(probe.getsockname()[1])
-
-
-@contextmanager
-def _held(lock: Path) -> Iterator[None]:
-    """Hold the lock file of our server, which ends once nobody holds it."""
-    with lock.open("ab") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield
-
-
-def _remove_free_locks(home: Path) -> None:
-    """Remove the lock files that were left when a command and its server were both killed."""
-    for lock in home.glob(_LOCK.format("*")):
-        with suppress(BlockingIOError, FileNotFoundError), lock.open("rb") as file:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            lock.unlink()

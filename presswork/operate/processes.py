@@ -69,16 +69,28 @@ def marked_processes(mark: str, *words: str) -> list[Process]:
 
 
 def start_in_own_session(
-    command: Sequence[str], environment: Mapping[str, str], log: Path | None, stdin: int = subprocess.DEVNULL
+    command: Sequence[str],
+    environment: Mapping[str, str],
+    log: Path | None,
+    stdin: int = subprocess.DEVNULL,
+    inherited: Sequence[int] = (),
 ) -> subprocess.Popen[bytes]:
     """Start a process in the project's root. Its output goes to the log, or without one to our standard error.
 
-    Ctrl-C at this terminal does not reach it: we stop it ourselves, once its runs are recorded.
+    Ctrl-C at this terminal does not reach it: we stop it ourselves, once its runs are recorded. Of our open files it
+    inherits only those that are named.
     """
     output = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644) if log else os.dup(2)
     try:
         return subprocess.Popen(
-            command, cwd=ROOT, env=environment, stdin=stdin, stdout=output, stderr=output, start_new_session=True
+            command,
+            cwd=ROOT,
+            env=environment,
+            stdin=stdin,
+            stdout=output,
+            stderr=output,
+            start_new_session=True,
+            pass_fds=inherited,
         )
     finally:
         os.close(output)

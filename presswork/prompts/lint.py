@@ -72,7 +72,8 @@ def lint_template(
 ) -> list[Finding]:
     """Return all findings on a template, errors first and then by line; raises none of them.
 
-    Without `schema`, it does not check that the API accepts the output class: that loads the SDK, which takes seconds.
+    Without `schema`, it does not check that the API accepts the output class, and gives no note on the prompt cache:
+    these load the SDK, which takes seconds.
     `told` has what an endpoint reported of models, by the names used in templates; it overrides what is known here.
     `today` is the date for notes on models that end soon.
     """
@@ -113,7 +114,8 @@ def _findings(folder: Path, name: str, told: ModelsByName, today: date, *, schem
         yield from _schema(template, places) if schema else ()
         yield from _variables(template, folder)
         yield from _sql(template, places)
-        yield from _prefix(template)
+        # A brief has the schema, which the SDK makes.
+        yield from _prefix(template) if schema else ()
 
 
 def _read_head(folder: Path, name: str) -> tuple[FrontMatter, FieldPlaces] | None:

@@ -1,7 +1,8 @@
 """Find or start a Prefect server to run flows against.
 
-The order: the server in PREFECT_API_URL; else the one that `presswork up` has started here; else a new one, which ends
-with the command. This module loads Prefect, which takes seconds: a command checks its arguments before it imports this.
+The order: the server in PREFECT_API_URL; else the one that `presswork up` has started here; else the one that commands
+start, which may stay for the next command. This module loads Prefect, which takes seconds: a command checks its
+arguments before it imports this.
 """
 
 import os
@@ -12,8 +13,9 @@ from prefect import settings as prefect
 from prefect.events.worker import EventsWorker
 from prefect.logging.handlers import APILogWorker
 
+from presswork.operate.command_server.held_server import CommandServer
 from presswork.operate.installation import AUDIT, SERVER, read_state
-from presswork.operate.prefect_server import PrefectServerError, own_server, require_answer
+from presswork.operate.prefect_server import PrefectServerError, require_answer
 from presswork.settings import AUDIT_URL, Settings
 from presswork.terminal import screen
 from presswork.terminal.environment import environment
@@ -23,22 +25,31 @@ STARTING = "Starting Prefect's server (the first time takes longest) ..."
 
 
 @contextmanager
-def prefect_api(settings: Settings, *, say: bool) -> Iterator[str]:
-    """Yield the URL of a Prefect API that answers, set up for this process; with `say`, show that a server starts."""
+def prefect_api(settings: Settings, server: CommandServer, *, say: bool) -> Iterator[str]:
+    """Yield the URL of a Prefect API that answers, set up for this process; with `say`, show that a server starts.
+
+    `server` is used, and started if that has not been done, unless there is another one.
+    """
     with known_api(settings) as known, ExitStack() as stack:
         if known is not None:
             yield known
             return
-        home = settings.state_dir.resolve()
-        with _waiting(say=say) as tell:
-            server = own_server(timeout_s=settings.prefect_startup_timeout_s, home=home, waiting=tell)
-            url = stack.enter_context(server)
-        # Prefect sends what it still holds while its server runs; afterwards it would print errors.
-        stack.callback(EventsWorker.drain_all, timeout=FLUSHED_WITHIN_S)
-        stack.callback(APILogWorker.drain_all, timeout=FLUSHED_WITHIN_S)
+        server.begin()
+        if say and server.note:
+            screen.say(server.note)
+        with _waiting(say=say and server.is_starting) as tell:
+            url = server.answering(tell)
+        stack.callback(_send_rest, server)
         # This server inherits our settings, and with them the user and password that servers here require.
         stack.enter_context(_set_up(url, prefect.PREFECT_SERVER_API_AUTH_STRING.value() or None))
         yield url
+
+
+def _send_rest(server: CommandServer) -> None:
+    """Let Prefect send what it still holds, before its server ends; afterwards it would print errors."""
+    if not server.stays_s:
+        EventsWorker.drain_all(timeout=FLUSHED_WITHIN_S)
+        APILogWorker.drain_all(timeout=FLUSHED_WITHIN_S)
 
 
 @contextmanager

@@ -2,28 +2,37 @@
 
 from dataclasses import dataclass
 
+from presswork.commands.run.begun_server import beginning, command_server
 from presswork.commands.run.run_command import NamedRun, ResumedFlags, named_run
 from presswork.errors import ParameterError
 from presswork.jobs.checking import find_resumed, prepare
 from presswork.jobs.named_jobs import Call
+from presswork.operate.command_server.held_server import CommandServer
 from presswork.settings import Settings
 from presswork.terminal.endings import CommandContext
 
 
 @dataclass(frozen=True)
 class CheckedRun:
-    """A call that is ready to run; `is_sharded` if it runs as shards on workers."""
+    """A call that is ready to run, and the server that it may use; `is_sharded` if it runs as shards on workers."""
 
     call: Call
+    server: CommandServer
     is_sharded: bool
 
 
 def check_run(command: CommandContext, asked: NamedRun | ResumedFlags) -> CheckedRun:
-    """Look up the run to resume, if any, and check the job."""
+    """Look up the run to resume, if any, and check the job while its server starts."""
     settings = command.settings
     run = asked if isinstance(asked, NamedRun) else _resumed(settings, asked)
-    call = prepare(run.job, settings, run.values, run.options)
-    return CheckedRun(call, is_sharded=(run.options.shards or 1) > 1)
+    server = command.hold(command_server(command))
+    is_sharded = (run.options.shards or 1) > 1
+    begin = _nothing if is_sharded else beginning(server, settings)
+    return CheckedRun(prepare(run.job, settings, run.values, run.options, begin=begin), server, is_sharded)
+
+
+def _nothing() -> None:
+    pass
 
 
 def _resumed(settings: Settings, asked: ResumedFlags) -> NamedRun:

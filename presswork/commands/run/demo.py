@@ -6,6 +6,8 @@ from contextlib import contextmanager
 
 from rich.text import Text
 
+from presswork.commands.run.begun_server import beginning, command_server
+from presswork.operate.command_server.held_server import CommandServer
 from presswork.terminal import screen
 from presswork.terminal.endings import CommandContext
 from presswork.terminal.environment import environment
@@ -13,11 +15,13 @@ from presswork.terminal.flags import DemoFlags
 from sandbox import Switches, sandbox_process
 
 
-def begin_demo(command: CommandContext, flags: DemoFlags) -> DemoFlags:
-    """Say which endpoint answers the demo; start a sandbox for it if none is configured."""
-    _ = command.settings  # a wrong setting is reported before the sandbox starts
+def begin_demo(command: CommandContext, _flags: DemoFlags) -> CommandServer:
+    """Say which endpoint answers the demo; start a sandbox for it if none is configured, and Prefect's server."""
+    settings = command.settings  # a wrong setting is reported before anything starts
+    server = command.hold(command_server(command))
+    beginning(server, settings)()
     command.hold(_endpoint(say=not command.as_json))
-    return flags
+    return server
 
 
 @contextmanager

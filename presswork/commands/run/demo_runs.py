@@ -20,6 +20,7 @@ from presswork.engine.resources.preflight import name_endpoint
 from presswork.escaping import visible
 from presswork.jobs.checking import prepare
 from presswork.jobs.named_jobs import find_job
+from presswork.operate.command_server.held_server import CommandServer
 from presswork.options import RunOptions
 from presswork.report.amounts import dollars, duration
 from presswork.report.summary import SANDBOX_SAYS, Summary
@@ -27,7 +28,6 @@ from presswork.settings import ROOT, ledger_url, load_settings
 from presswork.terminal import screen
 from presswork.terminal.endings import CommandContext
 from presswork.terminal.environment import environment
-from presswork.terminal.flags import DemoFlags
 from presswork.terminal.ledgers import ledger_name, opened
 from presswork.terminal.quiet_prefect import prefect_api
 from presswork.terminal.summary_view import headline
@@ -42,7 +42,7 @@ KEY = "TEA-001"
 SQL = "SELECT step, record_key, output FROM current_content LIMIT 5"
 
 
-def run_demo(command: CommandContext, _flags: DemoFlags) -> int:
+def run_demo(command: CommandContext, server: CommandServer) -> int:
     """Load the sample records, run each flow on them and print the results; return the worst exit status."""
     settings = load_settings()
     ledger = ledger_url(settings, asyncio.run(name_endpoint(settings)))
@@ -56,7 +56,7 @@ def run_demo(command: CommandContext, _flags: DemoFlags) -> int:
         settings = load_settings()
         calls = [prepare(find_job(name, settings), settings, {}, RunOptions()) for name in DEMO_FLOWS]
         summaries: list[Summary] = []
-        with prefect_api(settings, say=not command.as_json):
+        with prefect_api(settings, server, say=not command.as_json):
             for call in calls:
                 summaries.append(run_call(call, command))
                 if not command.as_json:

@@ -7,9 +7,11 @@ from rich.console import Console
 
 from db.database_errors import SelectError
 from db.readers.past_answers import PastAnswers
+from presswork.commands.run.begun_server import beginning, command_server
 from presswork.engine.resources.preflight import NoRecordsYetError, where_it_read
 from presswork.jobs.checking import prepare
 from presswork.jobs.named_jobs import Call, Job, find_job, given_options, make_options
+from presswork.operate.command_server.held_server import CommandServer
 from presswork.options import RunOptions
 from presswork.prompts.templates import Template, load_template
 from presswork.rehearsal.forecast import read_history
@@ -40,12 +42,13 @@ class Rehearsal:
 
 @dataclass(frozen=True)
 class ReadyRehearsal:
-    """A rehearsal whose sandbox runs: the checked call, the settings under which it runs, and its own ledger."""
+    """A rehearsal whose sandbox runs: the checked call, its settings, its Prefect server and its ledger."""
 
     rehearsal: Rehearsal
     terms: Terms
     settings: Settings
     call: Call
+    server: CommandServer
     ledger: str
     keep: bool
 
@@ -59,12 +62,13 @@ def begin_rehearsal(command: CommandContext, flags: RehearseFlags) -> ReadyRehea
         _print_terms(screen.err(), rehearsal, terms)
     ledger = command.hold(isolated(terms.switches, rehearsal.source, keep=flags.keep))
     settings = load_settings()
+    server = command.hold(command_server(command))
     try:
-        call = prepare(rehearsal.job, settings, values, options, "rehearsal of ")
+        call = prepare(rehearsal.job, settings, values, options, "rehearsal of ", beginning(server, settings))
     except SelectError as error:
         where = f" {where_it_read(rehearsal.source)}" if rehearsal.source else ""
         raise SelectError(f"{error}{where}") from None
-    return ReadyRehearsal(rehearsal, terms, settings, call, ledger, flags.keep)
+    return ReadyRehearsal(rehearsal, terms, settings, call, server, ledger, flags.keep)
 
 
 def _read(settings: Settings, job: Job, values: Mapping[str, str], options: RunOptions, *, sandbox: bool) -> Rehearsal:

@@ -18,7 +18,7 @@ from presswork.terminal.quiet_prefect import prefect_api
 def run_rehearsal(command: CommandContext, ready: ReadyRehearsal) -> int:
     """Run it and print the result; return the exit status of its summary."""
     try:
-        with prefect_api(ready.settings, say=not command.as_json):
+        with prefect_api(ready.settings, ready.server, say=not command.as_json):
             summary = run_call(ready.call, command)
     except StoppedError:
         raise StoppedError("The rehearsal was stopped. Nothing was billed.") from None

@@ -28,7 +28,7 @@ def run_to_end(command: CommandContext, run: CheckedRun) -> int:
     if run.is_sharded:
         server = needed_api(settings, "start shards by")
     else:
-        server = prefect_api(settings, say=not command.as_json)
+        server = prefect_api(settings, run.server, say=not command.as_json)
     with server:
         summary = run_call(run.call, command)
 
@@ -50,7 +50,6 @@ def run_call(call: Call, command: CommandContext) -> Summary:
 
     Raises StoppedError if a signal ended it, such as Ctrl-C's, and any other error that stopped the run.
     """
-
     # What is loaded by now stays. The garbage of a long run is collected as usual.
     gc.freeze()
     gc.set_threshold(*PYTHONS_THRESHOLDS)
