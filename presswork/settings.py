@@ -115,9 +115,8 @@ def load_settings() -> Settings:
     try:
         return Settings()
     except ValidationError as error:
-        wrong = "; ".join(
-            f"{SETTINGS_PREFIX}{'_'.join(str(part) for part in item['loc']).upper()}: {item['msg']}" for item in error.errors()
-        )
+        faults = [("_".join(map(str, item["loc"])), item["msg"]) for item in error.errors()]
+        wrong = "; ".join(f"{SETTINGS_PREFIX}{name.upper()}: {why}" for name, why in faults)
         raise ConfigurationError(f"A setting is wrong: {wrong}.") from None
 
 
