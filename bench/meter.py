@@ -41,6 +41,8 @@ class Sample:
     executions: int = 0
     grown_b: float = 0.0
     times_first: float = 0.0
+    to_request_s: float = 0.0
+    slowest_s: float = 0.0
 
     def as_json(self) -> dict[str, float]:
         """Return the fields as plain values."""

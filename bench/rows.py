@@ -16,12 +16,14 @@ from bench.measures.pace import at_changing_limit, at_hidden_limit, at_random_re
 from bench.measures.spooling import reading
 from bench.measures.standing import standing
 from bench.measures.starting import BOTH, FIRST, KEPT, PREFECT, READING, importing, reading_command, running
+from bench.measures.trying import RECORDS, saving
 from bench.meter import Sample
 from bench.stage import Stage
 
 GROUPS = (
     *("sandbox", "bare", "best", "presswork", "cached", "postgres", "rpm", "shared", "itpm", "otpm", "memory"),
-    *("warming", "cap", "random", "hidden", "changing", "spool", "reading", "growth", "standing", "starting"),
+    *("warming", "cap", "random", "hidden", "changing", "spool", "reading", "growth", "standing"),
+    *("starting", "trying"),
 )
 LATENCY_MS = 350
 WARMING, WARMING_LATENCY_MS = 40, 1_000
@@ -42,6 +44,7 @@ class Sizes:
     spool: tuple[int, int] = (10_000, 1_000_000)
     growth: tuple[int, int] = (1_000, 100)
     standing: int = 1_000_000
+    saves: int = 20
 
 
 QUICK = Sizes(
@@ -56,6 +59,7 @@ QUICK = Sizes(
     spool=(1_000, 20_000),
     growth=(200, 5),
     standing=20_000,
+    saves=3,
 )
 
 
@@ -132,6 +136,7 @@ def _all_rows(sizes: Sizes) -> Iterator[Row]:
             taker = standing(kind, sizes.standing, on_postgres=on_postgres)
             yield Row(name, "standing", sizes.standing, 0, taker)
     yield from _starting()
+    yield Row(f"try --watch of {RECORDS} records, {sizes.saves} saves", "trying", sizes.saves, 0, saving(sizes.saves))
 
 
 def _starting() -> Iterator[Row]:

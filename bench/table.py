@@ -14,6 +14,7 @@ from rich.console import Console
 from rich.table import Table
 
 from bench.measures.starting import MOST, SLOWEST
+from bench.measures.trying import MOST_S
 from bench.meter import Sample
 from bench.rows import Row
 
@@ -108,6 +109,11 @@ def targets(rows: Sequence[Row], concurrency: int) -> Iterator[Target]:
         yield from _untold(rows, row)
         yield from _bounded(row)
         yield from _starting(rows, row)
+        if row.group == "trying":
+            yield _at_most(
+                f"{row.name}: seconds to the request", MOST_S, [sample.to_request_s for sample in row.samples]
+            )
+            yield _at_most(f"{row.name}: the slowest", MOST_S, [sample.slowest_s for sample in row.samples])
         if row.group != "sandbox":
             lost = [float(s.records - s.succeeded) for s in sample]
             yield _at_most(f"{row.name}: rows lost", 0, lost)

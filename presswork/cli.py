@@ -59,8 +59,8 @@ COMMANDS: tuple[tuple[typer.Typer, str, type[flags.Flags], str], ...] = (
     (audit, OF_GROUP, audit_flags.AuditFlags, "audit.serve_audit:serve_audit"),
     (audit, "index", audit_flags.IndexFlags, "audit.word_index:index_words"),
     (audit, "bundle", audit_flags.BundleFlags, "audit.bundle:write_bundle"),
-    (templates, "list", flags.TemplatesFlags, "templates.template_commands:show_templates"),
-    (templates, "lint", flags.LintFlags, "templates.template_commands:lint -> templates.asking:lint_online"),
+    (templates, "list", flags.TemplatesFlags, "templates.template_list:show_templates"),
+    (templates, "lint", flags.LintFlags, "templates.linting:lint -> templates.asking:lint_online"),
     (templates, "show", flags.RequestFlags, "templates.shown_request:show_request"),
     (templates, "try", flags.TryFlags, "trying.try_template:check_template -> trying.try_trials:try_template"),
     (
@@ -123,14 +123,7 @@ def _command_of_group(taken: type[flags.Flags], work: str) -> Callable[..., None
 def _load(function: str) -> Any:
     """Import a function, named as "package.module:function"."""
     module, _, name = function.partition(":")
-    # A module that loads makes thousands of objects that stay. Looking for garbage among them takes an eighth of the
-    # time now, and again whenever a run has made some.
-    gc.disable()
-    try:
-        return getattr(import_module(module), name)
-    finally:
-        gc.freeze()
-        gc.enable()
+    return getattr(import_module(module), name)
 
 
 for group, name, taken, work in COMMANDS:

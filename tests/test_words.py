@@ -47,6 +47,7 @@ ANOTHER_MEANING = {
     "helper": "an option of a run",
     "timeout": "an argument of sqlite3",
     "truncated": "a switch of the sandbox",
+    "try": "the name of a command",
     "unreadable": "a key of what `deploy` prints",
 }
 """Words that product modules spell for something that the ledger does not store."""

@@ -32,7 +32,7 @@ from db.rollups.attempt_sums import (
 )
 from db.rollups.grouped import added_up
 from db.rollups.savings import saved_by_step, was_pruned
-from db.session import in_parts, rows_of
+from db.session import rows_of
 from db.tables import Attempt, Generation, PromptCacheRollup, StoredRun, StoredStep
 from db.words import CACHE, CACHED, DONE, LIVE, NOT_OVER, SUCCEEDED
 
@@ -250,36 +250,17 @@ def count_generations_of(engine: Engine, run_ids: Sequence[str]) -> dict[str, li
     }
 
 
-def list_runs(engine: Engine, *, flow: str | None = None, limit: int = 20) -> list[RunLine]:
-    """List runs, the newest first; a shard has no line and counts in the figures of its run."""
-    statement = _RUNS.where(StoredRun.parent_run_id.is_(None)).order_by(StoredRun.id.desc()).limit(limit)
-    if flow is not None:
-        statement = statement.where(StoredRun.flow == flow)
-    return _lines(engine, rows_of(engine, statement))
-
-
 def find_run(engine: Engine, run_id: str) -> RunLine | None:
     """Return the run with this id, or the only one whose id begins or ends with it; None if none or several."""
     runs = rows_of(engine, _RUNS.where(matches(StoredRun.id, run_id)).limit(2))
-    return _lines(engine, runs)[0] if len(runs) == 1 else None
-
-
-def _lines(engine: Engine, runs: Sequence[Row[Any]]) -> list[RunLine]:
-    if not runs:
-        return []
-    counts: dict[str, list[StepCount]] = {}
-    used: dict[str, TotalUsage] = {}
-    active = running(engine)
-    for part in in_parts([run.id for run in runs]):
-        counts |= count_generations_of(engine, part)
-        used |= usage_of(engine, part)
-    return [
-        RunLine(
-            **run._asdict() | {"status": state_of(run.id, run.status, active)},
-            generations=sum(line.count for line in counts[run.id]),
-            succeeded=sum(line.count for line in counts[run.id] if line.counted_as == SUCCEEDED),
-            cached=sum(line.count for line in counts[run.id] if line.counted_as == CACHED),
-            usage=used[run.id],
-        )
-        for run in runs
-    ]
+    if len(runs) != 1:
+        return None
+    run = runs[0]
+    counts = count_generations(engine, run.id)
+    return RunLine(
+        **run._asdict() | {"status": state_of(run.id, run.status, running(engine))},
+        generations=sum(line.count for line in counts),
+        succeeded=sum(line.count for line in counts if line.counted_as == SUCCEEDED),
+        cached=sum(line.count for line in counts if line.counted_as == CACHED),
+        usage=usage(engine, run.id),
+    )

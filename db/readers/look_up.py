@@ -43,8 +43,8 @@ class BadOutcome:
 def look_up(engine: Engine, hashes: Sequence[str], *, since: datetime | None = None) -> dict[str, PromptHistory]:
     """Look up a page of prompts in one query; prompts without an outcome, or none `since` then, are not returned.
 
-    An answer counts whoever requested it. The bad outcomes of trials do not: whoever tries a prompt looks for its
-    faults, and a run must not skip the record because of that.
+    An answer counts, even if a trial requested it. The bad outcomes of trials do not count: people try prompts to find
+    their faults, and a run must not skip the record because of that.
     """
     by_ordinal = select(Attempt.model).where(Attempt.generation_id == Generation.id).order_by(Attempt.ordinal.desc())
     answered_by = by_ordinal.limit(1).scalar_subquery()

@@ -52,6 +52,8 @@ def _live(engine: Engine, run_ids: Sequence[str]) -> dict[str, RunFigures]:
 
 
 def _stored(engine: Engine, run_ids: Sequence[str]) -> dict[str, RunFigures]:
+    if not run_ids:
+        return {}
     o, s, u = OutcomeRollup, StoredStep, UsageRollup
     good = o.status == SUCCEEDED
     outcomes = select(

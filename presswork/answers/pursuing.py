@@ -20,7 +20,7 @@ import stamina.instrumentation
 from db.words import ABANDONED, CALL, FAILED, INVALID, NOT_SENT, PERHAPS_BILLED, RETRY, TRUNCATED, UNSENT, Kind
 from presswork.answers.outcomes import Asking, Outcome, Policy, judge_answer
 from presswork.claude.answers import Answer
-from presswork.claude.client import WrongEndpointError
+from presswork.claude.endpoint_check import WrongEndpointError
 from presswork.claude.rate_limits import RateLimits
 from presswork.errors import CallError, PassingCallError, StoppingCallError
 from presswork.output_classes.validate import Fault

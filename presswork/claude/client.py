@@ -11,12 +11,13 @@ import anthropic
 import httpx2
 import orjson
 
-from db.words import CONNECTION, SANDBOX, WRONG_ENDPOINT
+from db.words import CONNECTION
 from presswork.catalog import ModelFacts, read_model_facts
 from presswork.claude.answers import Answer, ErrorBody, Identity, cleaned_word, read_body
+from presswork.claude.endpoint_check import check_endpoint
 from presswork.claude.rate_limits import read_limits
 from presswork.claude.refusals import error_of, refused_key, translate
-from presswork.errors import EndpointError, MissingKeyError, PassingCallError, StoppingCallError
+from presswork.errors import EndpointError, PassingCallError
 
 MESSAGES_PATH = "/v1/messages"
 SANDBOX_HEADER = "x-presswork-sandbox"
@@ -25,25 +26,6 @@ MODEL_TIMEOUT_S = 5.0
 """Short, because a run can do without the endpoint's figures of a model."""
 MOST_REDIRECTS = 3
 """Redirects that are followed. With the SDK's 20, a gateway that redirects in a circle gets 21 requests for one."""
-
-
-class WrongEndpointError(StoppingCallError):
-    """Another endpoint answered than the configured one. Its `answer` may have been billed."""
-
-    def __init__(self, message: str | None = None, answer: Answer | None = None) -> None:
-        super().__init__(message, kind=WRONG_ENDPOINT)
-        self.answer = answer
-
-
-def check_endpoint(endpoint: str, *, is_sandbox: bool, answer: Answer | None = None) -> None:
-    """Raise WrongEndpointError if the sandbox answers for another endpoint, or another endpoint for the sandbox."""
-    if is_sandbox != (endpoint == SANDBOX):
-        found = "the sandbox answered" if is_sandbox else "another endpoint answered"
-        raise WrongEndpointError(
-            f"The endpoint should be {endpoint!r}, but {found}. The ledger would store its answers under the wrong "
-            "name. Check PRESSWORK_ENDPOINT and ANTHROPIC_BASE_URL.",
-            answer,
-        )
 
 
 class Client:
@@ -134,10 +116,3 @@ class Client:
         answer = replace(answer, request_id=request_id, limits=limits)
         check_endpoint(endpoint, is_sandbox=SANDBOX_HEADER in headers, answer=answer)
         return answer
-
-
-def require_key(key: str | None) -> str:
-    """Return the key, or raise MissingKeyError now, because the SDK would fail only at the first request."""
-    if not key:
-        raise MissingKeyError
-    return key

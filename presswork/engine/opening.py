@@ -79,12 +79,7 @@ def _overridden(settings: Settings, options: RunOptions) -> Settings:
 
 
 async def _put_together(
-    stack: AsyncExitStack,
-    host: Host,
-    settings: Settings,
-    options: RunOptions,
-    origin: RunOrigin,
-    opened: Endpoint,
+    stack: AsyncExitStack, host: Host, settings: Settings, options: RunOptions, origin: RunOrigin, opened: Endpoint
 ) -> Run:
     """Open the ledger, and build the run."""
     run_chunk = await stack.enter_async_context(host.running_chunks(settings, refresh=options.refresh))

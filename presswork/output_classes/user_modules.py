@@ -8,6 +8,7 @@ import ast
 import importlib.util
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 from importlib import import_module
 from pathlib import Path
 from threading import Lock
@@ -59,9 +60,13 @@ def modules_loaded_by(module: str) -> Iterator[UserModule]:
 
 def parse_python(file: Path) -> ast.Module:
     """Parse a Python file. Raises SyntaxError, ValueError or OSError."""
+    return _parse(file.read_bytes(), file.name)
+
+
+def _parse(source: bytes, name: str) -> ast.Module:
     # Two threads can't parse at the same time: they would share CPython's only counter of the depth (gh-106905).
     with _PARSING:
-        return ast.parse(file.read_bytes(), file.name)
+        return ast.parse(source, name)
 
 
 def file_of(module: str) -> Path | None:
@@ -106,12 +111,16 @@ def _read(module: str) -> UserModule:
     file = file_of(module)
     if file is None:
         return UserModule(module, None)
+    package = f"{PACKAGE}.{module}" if file.name == "__init__.py" else f"{PACKAGE}.{module}".rpartition(".")[0]
     try:
-        tree = parse_python(file)
+        return UserModule(module, file, _imports_in(file.read_bytes(), package))
     except (SyntaxError, ValueError, OSError):
         return UserModule(module, file)  # loading it reports what is wrong
-    package = f"{PACKAGE}.{module}" if file.name == "__init__.py" else f"{PACKAGE}.{module}".rpartition(".")[0]
-    return UserModule(module, file, tuple(_imports(tree, package)))
+
+
+@lru_cache(maxsize=64)  # a class is looked up several times for each template, and parsing takes most of that
+def _imports_in(source: bytes, package: str) -> tuple[tuple[int, str], ...]:
+    return tuple(_imports(_parse(source, package), package))
 
 
 def _imports(node: ast.AST, package: str) -> Iterator[tuple[int, str]]:

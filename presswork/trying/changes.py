@@ -15,7 +15,7 @@ from pathlib import Path
 
 import watchfiles
 
-QUIET_S = 0.08
+QUIET_S = 0.1
 """How long no file may change before a save is complete: editors that format a file on saving write it twice."""
 VANISHED_S = 0.5
 """How long a file may be missing or empty while it is saved."""

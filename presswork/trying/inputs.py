@@ -6,6 +6,7 @@ of the run's latest step that it reads.
 """
 
 import asyncio
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -74,9 +75,12 @@ def find_inputs(
     params = template.parse_params({**_known_params(run, template), **(sets or {})})
     asking = _Asking(ledger, run, template, params, read)
     own = read_outcomes(ledger, run, template.name, keys=keys, limit=None if keys else limit)
+    if not own and keys and all(template.key in {key, without_variant(key)} for key in keys):
+        # A fan-in has one outcome, whose key is in the template and may have been edited since.
+        own, keys = read_outcomes(ledger, run, template.name, limit=limit), ()
     if not own and run.steps.get(template.name, "") is not None:
         return _of_earlier_step(asking, keys, limit)
-    _require_keys(asking, template.name, keys, own)
+    _require_keys(asking, keys, [each.record_key for each in own], template.name)
     return _of_own_outcomes(asking, own)
 
 
@@ -110,45 +114,41 @@ def _steps_of(run: PastRun) -> str:
     return f"Its steps: {', '.join(run.steps) or 'none'}."
 
 
-def _require_keys(asking: _Asking, step: str, keys: Sequence[str], found: Sequence[StepOutcome]) -> None:
-    known = {each.record_key for each in found}
-    known |= {base for key in known if (base := without_variant(key)) is not None}
+def _require_keys(asking: _Asking, keys: Sequence[str], found: Sequence[str], step: str) -> None:
+    known = {*found, *filter(None, map(without_variant, found))}
     missing = [key for key in keys if key not in known]
     if missing:
-        there = [quoted(each.record_key) for each in read_outcomes(asking.ledger, asking.run, step, limit=_LISTED)]
+        named = asking.template.name if asking.template.name in asking.run.steps else step
+        there = [quoted(each.record_key) for each in read_outcomes(asking.ledger, asking.run, named, limit=_LISTED)]
         raise ConfigurationError(
-            f"The step {step!r} of the run {asking.run.id} has no record with the key {quoted(missing[0])}. "
-            f"It has, for example: {', '.join(there) or 'none'}."
+            f"The step {named!r} of the run {asking.run.id} has no record with the key {quoted(missing[0])}. "
+            f"It has, for example: {', '.join(there or map(quoted, found)) or 'none'}."
         )
 
 
 def _of_own_outcomes(asking: _Asking, own: Sequence[StepOutcome]) -> PastInputs:
     """Return what the outcomes of a step of the run were made from."""
-    siblings = _siblings(asking, own)
-    inputs = read_inputs(asking.ledger, sorted({each.generation_id for each in [*own, *siblings]}))
-    numbers = _variant_numbers([*own, *siblings], inputs)
+    with_siblings = [*own, *_siblings(asking, own)]
+    inputs = read_inputs(asking.ledger, sorted({each.generation_id for each in with_siblings}))
+    numbers = _variant_numbers(with_siblings, inputs)
     chosen: dict[str, StepOutcome] = {}
-    wanted: dict[str, set[int]] = {}
+    wanted = defaultdict[str, set[int]](set)
     for each in own:
         key = each.record_key
         if key in numbers:
             key = without_variant(key) or ""
-            wanted.setdefault(key, set()).add(numbers[each.record_key])
+            wanted[key].add(numbers[each.record_key])
         chosen[key] = each
-    made_from = {key: inputs[each.generation_id].parents for key, each in chosen.items()}
-    source = _source_of(asking, chosen, made_from)
+    source = _source_of(asking, {key: inputs[each.generation_id] for key, each in chosen.items()}, chosen)
+    keys = [each.record_key for each in own]
     if isinstance(source, Together):
-        # A fan-in's material has no key.
-        wanted = dict(zip([""], wanted.values(), strict=False))
-    return PastInputs(
-        asking.run,
-        source,
-        tuple(each.record_key for each in own),
-        asking.params,
-        1 + max(numbers.values(), default=0),
-        _note(asking.run, asking.template.name, own),
-        {key: frozenset(each) for key, each in wanted.items()},
-    )
+        # The material of a fan-in has no key, and its outcomes have the template's.
+        wanted = defaultdict(set, {"": set[int]().union(*wanted.values())} if wanted else {})
+        keys = [asking.template.key + (f"/{numbers[key]}" if key in numbers else "") for key in keys]
+    variants = 1 + max(numbers.values(), default=0)
+    note = _note(asking.run, asking.template.name, own)
+    by_key = {key: frozenset(each) for key, each in wanted.items()}
+    return PastInputs(asking.run, source, tuple(keys), asking.params, variants, note, by_key)
 
 
 def _siblings(asking: _Asking, own: Sequence[StepOutcome]) -> list[StepOutcome]:
@@ -168,16 +168,16 @@ def _variant_numbers(outcomes: Sequence[StepOutcome], inputs: Mapping[str, Outco
 
 
 def _source_of(
-    asking: _Asking, chosen: Mapping[str, StepOutcome], made_from: Mapping[str, tuple[str, ...]]
+    asking: _Asking, inputs: Mapping[str, OutcomeInputs], chosen: Mapping[str, StepOutcome]
 ) -> PastRecords | PastGenerations | Together:
-    parents = [each for of_one in made_from.values() for each in of_one]
+    parents = [parent for each in inputs.values() for parent in each.parents]
     if not parents:
         ids = {key: each.generation_id for key, each in chosen.items()}
         return PastRecords(asking.ledger, ids, asking.params, asking.read)
     first = generations_by_id(asking.ledger, parents[:1])[0]
     source = _generations(asking, first.step, parents)
-    is_alone = all(len(of_one) == 1 for of_one in made_from.values())
-    return source if is_alone and first.record_key in chosen else Together(source)
+    has_one_each = all(len(each.parents) == 1 for each in inputs.values())
+    return source if has_one_each and first.record_key in chosen else Together(source)
 
 
 def _generations(asking: _Asking, step: str, ids: Sequence[str]) -> PastGenerations:
@@ -195,11 +195,14 @@ def _of_earlier_step(asking: _Asking, keys: Sequence[str], limit: int | None) ->
     step = _latest_step(asking)
     together = _reads_a_list(template, step)
     if together:
+        _require_keys(asking, keys, [template.key], template.name)
         keys, limit = (), None
     found = read_outcomes(asking.ledger, run, step, keys=keys, limit=None if keys else limit, with_content=True)
-    _require_keys(asking, step, keys, found)
+    _require_keys(asking, keys, [each.record_key for each in found], step)
     if not found:
-        trial = " It is a trial, which keeps no outcome that it found unchanged." if run.trigger == TRY else ""
+        trial = (
+            " It is a trial, which keeps no outcome that it found unchanged. Name a run." if run.trigger == TRY else ""
+        )
         raise ConfigurationError(f"The step {step!r} of the run {run.id} has no content to read.{trial}")
     source = _generations(asking, step, [each.generation_id for each in found])
     own_keys = (template.key,) if together else tuple(each.record_key for each in found)

@@ -17,7 +17,7 @@ from db.sources.select import find_record, read_first
 from db.sources.spool import Unreadable
 from db.sources.statements import Query
 from db.sources.values import Record
-from presswork.engine.materials.given import Given
+from presswork.engine.materials.given import GivenMaterials
 from presswork.engine.materials.handles import material_of
 from presswork.engine.resources.preflight import open_existing_source, where_it_read
 from presswork.engine.resources.source_reads import LEDGER_VARIABLE, SourceReader, query_of, source_of
@@ -27,7 +27,7 @@ from presswork.prompts.templates import Template
 from presswork.settings import Settings
 from presswork.trying.trials import Asked
 
-Found = Record | Unreadable
+SelectedRecord = Record | Unreadable
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,10 +45,10 @@ class KeptRecords:
     def __init__(self) -> None:
         self._keys: tuple[str, ...] = ()
         self._origin: _Origin | None = None
-        self._found: Sequence[Found] = ()
+        self._found: Sequence[SelectedRecord] = ()
         self.missing: tuple[str, ...] = ()
 
-    async def given(self, settings: Settings, template: Template, asked: Asked, ledger: str) -> Given:
+    async def given(self, settings: Settings, template: Template, asked: Asked, ledger: str) -> GivenMaterials:
         """Return a handle of the records; `ledger` is the URL of the ledger, which may be the source.
 
         Raises ConfigurationError if there are none or if the first trial names a key that does not exist, and a
@@ -63,7 +63,7 @@ class KeptRecords:
         origin = _Origin(query_of(template, params), *source_of(settings, template.front.source, ledger))
         if origin != self._origin:
             await self._read(template, origin, asked)
-        return Given([material_of(record) for record in self._found], params)
+        return GivenMaterials([material_of(record) for record in self._found], params)
 
     async def _read(self, template: Template, origin: _Origin, asked: Asked) -> None:
         keys = self._keys or tuple(dict.fromkeys(asked.keys))
@@ -79,7 +79,7 @@ class KeptRecords:
         self._keys, self._origin, self._found, self.missing = keys or tuple(found), origin, present, missing
 
 
-def _records(source: Engine, query: Query, keys: Sequence[str], limit: int) -> Mapping[str, Found | None]:
+def _records(source: Engine, query: Query, keys: Sequence[str], limit: int) -> Mapping[str, SelectedRecord | None]:
     """Return the records with these keys, or without keys the first ones."""
     if keys:
         return {key: find_record(source, query, key) for key in keys}

@@ -19,8 +19,8 @@ from presswork.engine.materials.handles import Generations, Material, Read, Sour
 class PastInputs:
     """The materials of a step as they were in the run `of`; pass it to `Run.generate` together with its `variants`.
 
-    `keys` are the keys of the outcomes in that run, or of the generations that a new step is made from: with them the
-    same materials are found again. `note` says what about them is uncertain.
+    `keys` are those of the outcomes that the step will have; with them the same materials are found again. `note` says
+    what about them is uncertain.
     """
 
     of: PastRun

@@ -4,14 +4,18 @@ import asyncio
 import time
 from collections.abc import Mapping
 from contextlib import AsyncExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from decimal import Decimal
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
 from pydantic import TypeAdapter
+from sqlalchemy import Engine
 
+from db.ledger.connecting import open_ledger
+from db.readers.past_runs.step_outcomes import PastRun
 from presswork.engine.materials.handles import Source
 from presswork.engine.opening import open_hosted_run
 from presswork.engine.orchestration.try_host import TryHost
@@ -19,15 +23,16 @@ from presswork.engine.resources.endpoint import Endpoint, open_endpoint
 from presswork.engine.resources.preflight import require_credential
 from presswork.engine.resources.stopping import in_background
 from presswork.engine.run import Run
-from presswork.errors import CostCapError
+from presswork.errors import CostCapError, UntoldCostError, copy_of
 from presswork.options import RunOptions
 from presswork.prompts.lint import load_sound
 from presswork.prompts.templates import Template
-from presswork.report.summary import Summary
+from presswork.report.amounts import dollars
 from presswork.settings import Settings, ledger_url
+from presswork.trying.inputs import find_inputs, past_run
 from presswork.trying.kept_records import KeptRecords
 from presswork.trying.trials import Asked, TokenCounts, Trial, TriedRecord
-from presswork.trying.tried_records import Ended, Tell
+from presswork.trying.tried_records import EndedRecords, TellRecord
 
 QUICKLY: Mapping[str, Any] = {"chunk_retries": 0, "commit_interval_s": 0.0}
 """Settings of trials: nobody waits minutes for an answer, and few rows need no collecting."""
@@ -42,6 +47,7 @@ class _Inputs:
     keys: tuple[str, ...]
     variants: int = 1
     missing: tuple[str, ...] = ()
+    note: str | None = None
 
 
 class TrySession:
@@ -56,6 +62,8 @@ class TrySession:
         self._stack = AsyncExitStack()
         self._endpoint: Endpoint | None = None
         self._records = KeptRecords()
+        self._past: tuple[Engine, PastRun] | None = None
+        self._past_keys: tuple[str, ...] = ()
         self._first: dict[str, str] = {}
 
     async def __aenter__(self) -> Self:
@@ -64,14 +72,16 @@ class TrySession:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Close the endpoint."""
+        """Close what the session keeps open."""
         await self._stack.aclose()
 
-    async def run(self, asked: Asked, *, templates_dir: Path | None = None, on_record: Tell | None = None) -> Trial:
+    async def run(
+        self, asked: Asked, *, templates_dir: Path | None = None, on_record: TellRecord | None = None
+    ) -> Trial:
         """Make a trial; `on_record` is called as each record ends, and `templates_dir` has another template.
 
         Raises ConfigurationError or db.database_errors.DatabaseError if there is nothing to try or nothing to try it
-        with, StoppingCallError if the endpoint refuses all requests, and StoppedError if a signal stopped the trial.
+        with, StoppingCallError if the endpoint refuses all requests, and StoppedError if a signal came meanwhile.
         """
         began = time.monotonic()
         other = {} if templates_dir is None else {"templates_dir": templates_dir}
@@ -79,15 +89,39 @@ class TrySession:
         template = await asyncio.to_thread(load_sound, settings.templates_dir, asked.template)
         endpoint = await self._open_endpoint()
         inputs = await self._inputs(settings, template, asked, endpoint)
-        options = RunOptions(max_cost=asked.max_cost, refresh=asked.refresh, resumes=self._first.get(inputs.flow))
-        host = TryHost(inputs.flow, template.name, _parameters(asked, options))
+        trying = partial(self._try, settings, template, endpoint, inputs, asked, on_record)
+        try:
+            trial = await trying(asked.max_cost)
+        except UntoldCostError:
+            if asked.keeps_cap:
+                raise
+            note = f"There is no cost cap, because the costs of {template.front.model} are unknown."
+            trial = replace(await trying(None), note=note)
+        return replace(trial, wall_s=time.monotonic() - began)
+
+    async def _try(
+        self,
+        settings: Settings,
+        template: Template,
+        endpoint: Endpoint,
+        inputs: _Inputs,
+        asked: Asked,
+        on_record: TellRecord | None,
+        max_cost: float | None,
+    ) -> Trial:
+        options = RunOptions(max_cost=max_cost, refresh=asked.refresh, resumes=self._first.get(inputs.flow))
+        host = TryHost(inputs.flow, template.name, _parameters(asked, inputs.source.params, options))
         async with open_hosted_run(host, settings, options, endpoint=endpoint) as run:
             self._first.setdefault(inputs.flow, run.ledger.run_id)
-            ended = Ended(run, template.name, inputs.keys, on_record)
+            ended = EndedRecords(run, template.name, inputs.keys, on_record)
             async with in_background(ended.keep_looking(), "presswork-trial"):
                 await run.generate(template.name, inputs.source, variants=inputs.variants)
-            records, summary = await ended.look(), run.summary()
-        return _trial(run, template.name, records, inputs.missing, summary, time.monotonic() - began)
+            trial = _trial(run, template.name, inputs, await ended.look())
+        reason = run.context.stopper.reason
+        if reason is not None:
+            # All answers came in the time that a stop leaves to requests in flight, but no further trial is wanted.
+            raise copy_of(reason)
+        return trial
 
     async def _open_endpoint(self) -> Endpoint:
         if self._endpoint is None:
@@ -99,39 +133,59 @@ class TrySession:
 
     async def _inputs(self, settings: Settings, template: Template, asked: Asked, endpoint: Endpoint) -> _Inputs:
         url = ledger_url(settings, endpoint.name)
+        if asked.inputs_of is not None:
+            return await self._past_inputs(template, asked, asked.inputs_of, url)
         given = await self._records.given(settings, template, asked, url)
         keys = tuple(material.key for material in given.materials)
         return _Inputs(template.name, given, keys, missing=self._records.missing)
 
+    async def _past_inputs(self, template: Template, asked: Asked, run_id: str, url: str) -> _Inputs:
+        if self._past is None:
+            ledger = await asyncio.to_thread(open_ledger, url)
+            self._stack.callback(ledger.dispose)
+            self._past = ledger, await asyncio.to_thread(past_run, ledger, run_id)
+        ledger, run = self._past
+        keys = self._past_keys or asked.keys
+        found = await asyncio.to_thread(
+            find_inputs, ledger, run, template, keys=keys, limit=asked.limit, sets=asked.sets
+        )
+        self._past_keys = found.keys
+        return _Inputs(run.flow, found, found.keys, found.variants, note=found.note)
 
-def _parameters(asked: Asked, options: RunOptions) -> dict[str, Any]:
-    """Return what was asked for, under the names of the flow that runs any template."""
-    given = {"template": asked.template, "params": dict(asked.sets), "options": options}
+
+def _parameters(asked: Asked, params: Mapping[str, Any], options: RunOptions) -> dict[str, Any]:
+    """Return the parameters of a trial, by the names that the flow for any template uses."""
+    given = {"template": asked.template, "params": dict(params), "options": options}
     if asked.inputs_of is not None:
         given["inputs_of"] = asked.inputs_of
     parameters: dict[str, Any] = TypeAdapter(dict[str, Any]).dump_python(given, mode="json")
     return parameters
 
 
-def _trial(
-    run: Run, template: str, records: list[TriedRecord], missing: tuple[str, ...], summary: Summary, wall_s: float
-) -> Trial:
-    stopped = run.pace.stopped
-    likely = (summary.cost_usd or Decimal(0)) + (summary.likely_usd or Decimal(0))
+def _trial(run: Run, template: str, inputs: _Inputs, records: list[TriedRecord]) -> Trial:
+    summary, spent = run.summary(), run.pace.spending.spent.total_usd
+    is_capped = isinstance(run.pace.stopped, CostCapError)
     return Trial(
         run_id=summary.run_id,
         template=template,
         template_hash=run.briefs.template(template).hash,
         endpoint=summary.endpoint,
         records=records,
-        missing=missing,
+        missing=inputs.missing,
+        note=inputs.note,
         requests=summary.requests,
         tokens=TokenCounts(
             summary.input_tokens, summary.output_tokens, summary.cache_read_tokens, summary.cache_creation_tokens
         ),
         cost_usd=summary.cost_usd,
         unpriced=summary.unpriced,
-        session_usd=run.pace.spending.earlier.total_usd + likely,
-        wall_s=wall_s,
-        stopped=str(stopped) if isinstance(stopped, CostCapError) else None,
+        session_usd=spent,
+        stopped=_reached(run.pace.spending.max_usd or spent, spent) if is_capped else None,
+    )
+
+
+def _reached(cap: Decimal, spent: Decimal) -> str:
+    return (
+        f"The cost cap of ${cap.normalize():f} is reached: {dollars(spent)} is spent, and the next request may cost "
+        "more than the rest. Try again with a higher --max-cost."
     )

@@ -10,6 +10,7 @@ from presswork.output_classes.validate import Fault
 
 FIRST_RECORDS = 3
 """How many records are tried if none is named."""
+SKIPPED_BY_CAP = "Not asked: the cost cap of the session is reached."
 TRIAL_CAP_USD = 1.0
 """What all trials of one session may cost, unless something else is said."""
 
@@ -21,7 +22,8 @@ class Asked:
     - `keys`: the records; if empty, the first `limit` records of the select.
     - `sets`: values of the template's params, as `--set` gives them.
     - `inputs_of`: the run whose outputs are the inputs of a step of a flow.
-    - `max_cost`: US dollars that all trials of one session may cost together.
+    - `max_cost`: US dollars that all trials of one session may cost together. If costs are unknown, such as those of
+      a model without a known price, there is no cap, unless `keeps_cap`: then the trial fails.
     - `refresh`: request again what the ledger has, once in a session.
     """
 
@@ -31,6 +33,7 @@ class Asked:
     sets: Mapping[str, Any] = field(default_factory=dict)
     inputs_of: str | None = None
     max_cost: float = TRIAL_CAP_USD
+    keeps_cap: bool = False
     refresh: bool = False
 
 
@@ -83,6 +86,7 @@ class Trial:
     """One trial: a run of the ledger, and its records in the order in which they were selected.
 
     - `missing`: keys of the session's first trial that the select no longer finds.
+    - `note`: what is uncertain about the inputs that a past run gave, or why there is no cap.
     - `requests`, `tokens`, `cost_usd`: of all its requests; `unpriced` is how many have no known price.
     - `session_usd`: what all trials of the session have cost so far, with those that were perhaps billed.
     - `wall_s`: seconds from the call to the end, reading the records included.
@@ -95,6 +99,7 @@ class Trial:
     endpoint: str
     records: Sequence[TriedRecord]
     missing: tuple[str, ...] = ()
+    note: str | None = None
     requests: int = 0
     tokens: TokenCounts = TokenCounts()
     cost_usd: Decimal | None = Decimal(0)

@@ -11,23 +11,23 @@ from sqlalchemy import Engine
 from db.database_errors import DatabaseError
 from db.readers.stored_generations import Audit, read_generation
 from db.readers.what_stands import OwnOutcome, read_own_outcomes
-from db.words import SUCCEEDED, UNSENT
+from db.words import COST_CAP, SUCCEEDED, UNSENT
 from presswork.audit.sent_prompts import sent_prompt
 from presswork.engine.run import Run
 from presswork.errors import PressworkError
 from presswork.output_classes.validate import Fault
-from presswork.trying.trials import TokenCounts, TriedRecord
+from presswork.trying.trials import SKIPPED_BY_CAP, TokenCounts, TriedRecord
 
-LOOK_S = 0.05
+NEXT_LOOK_S = 0.05
 """Seconds between two looks for records that have ended."""
-Tell = Callable[[TriedRecord], None]
+TellRecord = Callable[[TriedRecord], None]
 _TOKENS = ("input_tokens", "output_tokens", "cache_read_tokens", "cache_creation_5m_tokens", "cache_creation_1h_tokens")
 
 
-class Ended:
+class EndedRecords:
     """The records of an open run of one step that have ended, by key; `tell` is called once for each."""
 
-    def __init__(self, run: Run, step: str, keys: Sequence[str], tell: Tell | None) -> None:
+    def __init__(self, run: Run, step: str, keys: Sequence[str], tell: TellRecord | None) -> None:
         self._run = run
         self._step = step
         self._keys = keys
@@ -37,7 +37,7 @@ class Ended:
     async def keep_looking(self) -> None:
         """Look again and again, until the task is cancelled."""
         while True:
-            await asyncio.sleep(LOOK_S)
+            await asyncio.sleep(NEXT_LOOK_S)
             if self._run.context.progress.done_in_step > len(self._found):
                 # The last look, when the step has ended, raises what stays wrong.
                 with suppress(DatabaseError, PressworkError):
@@ -80,7 +80,7 @@ def _tried(ledger: Engine, key: str, run_id: str, outcome: OwnOutcome, audit: Au
         output=(audit.source or audit.generation)["output"] if has_content else None,
         raw=attempts[-1]["output_text"] if attempts and not has_content else None,
         faults=tuple(Fault(fault["where"], fault["what"]) for fault in faults),
-        error=audit.generation["error_message"],
+        error=SKIPPED_BY_CAP if audit.generation["error_kind"] == COST_CAP else audit.generation["error_message"],
         requests=sum(attempt["error_type"] not in UNSENT for attempt in attempts),
         tokens=_tokens(attempts),
         cost_usd=_cost(attempts),

@@ -6,8 +6,8 @@ its front matter has fields. If the class has changed since, the opened version 
 
 import hashlib
 from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from tempfile import TemporaryDirectory
 
@@ -19,9 +19,11 @@ from db.readers.past_runs.version_schemas import schema_asked_with
 from presswork.errors import ConfigurationError
 from presswork.escaping import quoted
 from presswork.prompts.front_matter import SUFFIX
-from presswork.prompts.templates import Template, list_templates, load_template
+from presswork.prompts.lint import load_sound
+from presswork.prompts.templates import Template, list_templates
 from presswork.trying.class_changes import has_changed
 from presswork.trying.git_files import find_revision
+from presswork.trying.trials import Asked
 
 GIT = "git:"
 SHORT_HASH = 12
@@ -34,7 +36,7 @@ _CLASS_CHANGED = (
 
 @dataclass(frozen=True, slots=True)
 class OpenedVersion:
-    """A version of a template: the folder with its files, its name for people, and its hash.
+    """A version of a template: the folder with its files, its name for people, its hash, and its params.
 
     `note` says that its output class has changed since.
     """
@@ -42,7 +44,12 @@ class OpenedVersion:
     folder: Path
     label: str
     hash: str
+    params: frozenset[str]
     note: str | None = None
+
+    def fitted(self, asked: Asked) -> Asked:
+        """Return what to try with this version: without the values of params that it did not have."""
+        return replace(asked, sets={name: value for name, value in asked.sets.items() if name in self.params})
 
 
 @contextmanager
@@ -73,7 +80,7 @@ def _from_git(templates: Path, name: str, asked: str, folder: Path) -> OpenedVer
         )
     template = _loaded(folder, name, revision.label)
     is_changed = isinstance(template.front.output, str) and has_changed(template.output_class, revision.text_of)
-    return OpenedVersion(folder, revision.label, template.hash, _note(template) if is_changed else None)
+    return _opened(folder, revision.label, template, is_changed=is_changed)
 
 
 def _from_ledger(ledger: Engine | None, name: str, asked: str, folder: Path) -> OpenedVersion:
@@ -94,16 +101,20 @@ def _from_ledger(ledger: Engine | None, name: str, asked: str, folder: Path) -> 
         )
     asked_with = schema_asked_with(ledger, name, version) if isinstance(template.front.output, str) else None
     is_changed = asked_with not in {None, hashlib.sha256(template.schema_json.encode()).hexdigest()}
-    return OpenedVersion(folder, label, version, _note(template) if is_changed else None)
+    return _opened(folder, label, template, is_changed=is_changed)
 
 
 def _find_stored(ledger: Engine, name: str, asked: str) -> str:
     try:
         return find_template(ledger, asked, name)
     except FilterError as error:
-        if _HEX.issuperset(asked):
-            raise
-        raise FilterError(f"{error} For a revision of git write {quoted(GIT + asked)}.") from None
+        if not _HEX.issuperset(asked):
+            raise FilterError(f"{error} For a revision of git write {quoted(GIT + asked)}.") from None
+        with suppress(FilterError):
+            other = read_template_sources(ledger, find_template(ledger, asked))
+            if other is not None and other.name != name:
+                raise ConfigurationError(f"{asked!r} is a version of {other.name!r}, and not of {name!r}.") from None
+        raise
 
 
 def _write(folder: Path, file: str, source: str) -> None:
@@ -117,10 +128,11 @@ def _write(folder: Path, file: str, source: str) -> None:
 
 def _loaded(folder: Path, name: str, label: str) -> Template:
     try:
-        return load_template(folder, name)
+        return load_sound(folder, name)
     except ConfigurationError as error:
         raise ConfigurationError(f"The version {label} of {name!r} can't be used today. {error}") from None
 
 
-def _note(template: Template) -> str:
-    return _CLASS_CHANGED.format(name=template.front.output_name)
+def _opened(folder: Path, label: str, template: Template, *, is_changed: bool) -> OpenedVersion:
+    note = _CLASS_CHANGED.format(name=template.front.output_name) if is_changed else None
+    return OpenedVersion(folder, label, template.hash, frozenset(template.front.params), note)

@@ -15,7 +15,7 @@ from db.words import ANTHROPIC
 from presswork.answers.outcomes import Asking, Policy
 from presswork.answers.pursuing import answer_prompt
 from presswork.claude.answers import Answer
-from presswork.claude.client import WrongEndpointError
+from presswork.claude.endpoint_check import WrongEndpointError
 from presswork.errors import EndpointError, FinalCallError, PassingCallError, StoppingCallError
 from presswork.prices import PRICE_VERSION, Usage, cost_of
 from sandbox import Sandbox

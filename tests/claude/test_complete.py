@@ -18,7 +18,7 @@ import orjson
 import pytest
 
 from db.words import ANTHROPIC, PERHAPS_BILLED, SANDBOX
-from presswork.claude.client import WrongEndpointError, check_endpoint, require_key
+from presswork.claude.endpoint_check import WrongEndpointError, check_endpoint, require_key
 from presswork.claude.rate_limits import Limit, read_limits, retry_after
 from presswork.claude.refusals import translate
 from presswork.errors import (

@@ -95,7 +95,7 @@ WRONG: dict[str, tuple[tuple[str, ...], str]] = {
     "a run that is none": (("cost", "--run", "0123456789"), "There is no run '0123456789'"),
     "nothing to add up by": (("cost", "--by", "day,status"), "'status' is nothing to add up by. Available: day"),
     "a filter of generations for runs": (("history", "--model", "x"), "--model filters generations. Add --generations"),
-    "a filter of runs for generations": (("history", "--generations", "--trigger", "command"), "is for runs"),
+    "a filter of runs for generations": (("history", "--generations", "--sort", "cost"), "is for runs"),
     "a filter of lists for one run": (("history", "abcdef", "--flow", "x"), "a single run is no list"),
     "an unknown record": (("audit", "bundle", "--key", "SKU-9", "--to", "b.json"), "No record with the key 'SKU-9'"),
     "a bundle that exists": (("audit", "bundle", "--key", "TEA-1", "--to", "source.sqlite"), "exists, and nothing"),

@@ -21,11 +21,11 @@ import pytest
 from sqlalchemy import create_engine, text
 
 from db.clock import now
-from db.readers.figures import list_runs
 from db.readers.runs import read_run
 from presswork.prices import Usage, cost_of
 from tests.commands.conftest import FRONT, Desk, begin, call, ended, interrupted, make_desk, presswork, set_all
 from tests.conftest import ROOT
+from tests.db.rows import run_lines
 
 pytestmark = pytest.mark.prefect
 
@@ -301,7 +301,7 @@ def test_ctrl_c_ends_a_run_in_order(ran: Ran, prefect_server: str) -> None:
     assert "To resume, run it again." in said
     assert "Traceback" not in said
     with ran.desk.opened() as ledger:
-        (newest,) = list_runs(ledger, limit=1)
+        (newest,) = run_lines(ledger, limit=1)
     assert newest.status == "cancelled"
     assert newest.succeeded == 1
 

@@ -11,8 +11,8 @@ from tests.commands.conftest import Desk, call
 from tests.db.rows import Book
 
 HIT = (
-    "id created_at flow step endpoint record_key status origin template_hash model run_id error_kind error_message "
-    "beginning counts_in_run attempts cost_usd unpriced surroundings found"
+    "id created_at flow step endpoint record_key status origin template_hash model run_id trigger error_kind "
+    "error_message beginning counts_in_run attempts cost_usd unpriced surroundings found"
 )
 INDEXED = "ledger runs answers left forgotten bytes"
 

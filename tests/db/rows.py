@@ -31,7 +31,10 @@ from db.ledger.rows import (
     values_of,
 )
 from db.ledger.writing import add_templates, write
+from db.readers.audit.filters import RunFilter
 from db.readers.audit.overviews import FigureLine, figures_by_each
+from db.readers.audit.run_lists import list_runs_page
+from db.readers.figures import RunLine
 from db.session import begin_write
 from db.tables import StoredRun, WorkingRow
 from db.tables.revisions import MIGRATIONS
@@ -210,6 +213,11 @@ class Book:
     def close(self) -> None:
         """Close the run."""
         close_run(self.ledger, self.lease, "completed", now())
+
+
+def run_lines(ledger: Engine, limit: int = 1_000, **wanted: Any) -> list[RunLine]:
+    """List runs as the audit room does, the newest first."""
+    return list_runs_page(ledger, RunFilter(**wanted), limit=limit).lines
 
 
 def figures_by(ledger: Engine, by: Sequence[str]) -> list[FigureLine]:

@@ -16,7 +16,7 @@ from db.clock import CLOCK, new_id
 from db.database_errors import LedgerInUseError
 from db.ledger.rows import ParentRow, WriteBatch
 from db.ledger.writing import write
-from db.readers.figures import count_generations_of, list_runs
+from db.readers.figures import count_generations_of
 from db.readers.lives import read_life
 from db.session import begin_write, rows_of
 from db.tables import (
@@ -31,7 +31,7 @@ from db.tables import (
 from db.upkeep import parts
 from db.upkeep.compacting import compact, find_removable
 from db.upkeep.rebuilding import compare, rebuild
-from tests.db.rows import Book, settled_row, sha
+from tests.db.rows import Book, run_lines, settled_row, sha
 
 NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
 KEYS = "abcdef"
@@ -138,7 +138,7 @@ class Past:
 
 def seen(ledger: Engine) -> dict[str, Any]:
     """All that readers see: views, figures, lives, and the parents of each kept row."""
-    runs = list_runs(ledger, limit=1000)
+    runs = run_lines(ledger, limit=1000)
     counted = count_generations_of(ledger, [line.id for line in runs])
     with ledger.connect() as connection:
         views = {

@@ -19,7 +19,7 @@ from db.ledger.writing import add_templates
 from db.readers.audit.exports import EXPORT_COLUMNS
 from db.readers.figures import cost_reused, usage
 from db.sources.values import joined_key
-from db.words import ORIGINS, RUN_STATUSES, STATUSES
+from db.words import ORIGINS, RUN_STATUSES, STATUSES, TRY
 from tests.db.rows import Book, sha
 
 ROOT = Path(__file__).parents[2]
@@ -70,6 +70,11 @@ def shop(ledger: Engine) -> Engine:
     begin_step(ledger, again.run_id, "product_copy", made_from=None, total=1, left_out=0)
     again.reuse("TEA-001", first, record='{"name":"Sencha"}', template_hash=sha("newer"), created_at=now())
     again.close()
+    # What somebody tries afterwards changes what no query about content finds.
+    trial = Book(ledger, trigger=TRY)
+    for key in ("TEA-001", "TEA-003"):
+        trial.add(key, prompt=f"try {key}", output={"title": "Tried"}, template_hash=sha("newest"), created_at=now())
+    trial.close()
     book.close()
     return ledger
 
@@ -185,10 +190,11 @@ def test_saving_of_the_cache_is_the_former_cost(shop: Engine) -> None:
 def test_sums_of_closed_runs_are_those_of_the_attempts(shop: Engine) -> None:
     days, versions = find(shop, "FROM usage_rollup"), find(shop, "FROM outcome_rollup")
     assert {(row["flow"], int(row["requests"]), Decimal(str(row["cost_usd"]))) for row in days} == {
-        ("product_copy", 4, Decimal("0.03"))
+        ("product_copy", 4, Decimal("0.03")),
+        ("product_copy", 2, Decimal("0.02")),
     }
     counts = {row["template_hash"]: (int(row["generations"]), int(row["without_content"])) for row in versions}
-    assert counts == {sha("template"): (4, 1), sha("newer"): (1, 0)}
+    assert counts == {sha("template"): (4, 1), sha("newer"): (1, 0), sha("newest"): (2, 0)}
 
 
 def test_records_of_a_run_are_counted_with_and_without_a_row(shop: Engine) -> None:

@@ -15,7 +15,7 @@ from db.ledger.connecting import connect_ledger, upgrade
 from db.ledger.migrating import alembic_config
 from db.readers.chains import Spent, resumed_by, spent_by_chain
 from db.readers.failures import losses, without_content
-from db.readers.figures import StepCount, cost_reused, count_generations, find_run, list_runs, usage
+from db.readers.figures import StepCount, cost_reused, count_generations, find_run, usage
 from db.readers.lives import read_life
 from db.readers.look_up import look_up
 from db.readers.old_shards import shards_of
@@ -23,7 +23,7 @@ from db.readers.stored_generations import read_generations
 from db.readers.what_stands import read_standing
 from db.session import begin_write
 from tests.db.earlier.ledgers import views_of
-from tests.db.rows import sha
+from tests.db.rows import run_lines, sha
 from tests.db.test_migrations import MOMENT, add
 
 FLOW_RUN = "00000000-0000-7000-8000-000000000001"
@@ -192,7 +192,7 @@ def test_usage_and_savings_are_what_they_were(old: Engine) -> None:
 
 def test_runs_are_listed_as_they_were(old: Engine) -> None:
     upgrade(old)
-    lines = list_runs(old)
+    lines = run_lines(old)
     assert [(line.id, line.status, line.generations, line.succeeded, line.cached) for line in lines] == [
         # The process of this one stopped renewing its lease, which has expired.
         ("run 5", "crashed", 0, 0, 0),

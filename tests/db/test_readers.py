@@ -23,7 +23,6 @@ from db.readers.figures import (
     cost_reused,
     count_generations,
     find_run,
-    list_runs,
     prompt_cache_use,
     usage,
 )
@@ -32,7 +31,7 @@ from db.readers.old_shards import shards_of
 from db.readers.stored_generations import read_generation, read_generations, read_parents, read_request
 from db.tables import StoredStep
 from db.words import PERHAPS_BILLED, UNSENT
-from tests.db.rows import DAY, Book, settled_row, sha
+from tests.db.rows import DAY, Book, run_lines, settled_row, sha
 
 # Look up
 
@@ -383,9 +382,9 @@ def test_runs_are_listed_newest_first(book: Book) -> None:
     newest = Book(book.ledger)
     newest.reuse("a", book.add("a"))
 
-    assert [line.id for line in list_runs(book.ledger)] == [newest.run_id, other.run_id, book.run_id]
-    assert [line.id for line in list_runs(book.ledger, flow="newsletter")] == [other.run_id]
-    first = list_runs(book.ledger, limit=1)[0]
+    assert [line.id for line in run_lines(book.ledger)] == [newest.run_id, other.run_id, book.run_id]
+    assert [line.id for line in run_lines(book.ledger, flow="newsletter")] == [other.run_id]
+    first = run_lines(book.ledger, limit=1)[0]
     assert (first.generations, first.succeeded, first.cached) == (1, 0, 1)
 
 
@@ -649,7 +648,7 @@ def test_run_counts_what_its_shards_did_while_it_was_running(book: Book) -> None
     assert usage(book.ledger, book.run_id).requests == 3
     assert usage(book.ledger, shard.run_id).requests == 2
     assert not cost_reused(book.ledger, book.run_id)
-    assert [line.id for line in list_runs(book.ledger)] == [book.run_id]
+    assert [line.id for line in run_lines(book.ledger)] == [book.run_id]
 
 
 def test_shard_that_a_run_finds_running_is_its_own_and_an_ended_one_is_not(book: Book) -> None:

@@ -16,14 +16,13 @@ from sqlalchemy import Engine, event
 
 from db.clock import new_id
 from db.ledger.leases import end_lapsed
-from db.readers.figures import list_runs
 from flows.newsletter import newsletter
 from presswork import RunOptions, Summary, open_run
 from presswork.engine.materials.taken_records import size_of_range
 from presswork.engine.orchestration.host import SpreadRun
 from presswork.errors import ConfigurationError
 from presswork.options import Helper
-from tests.db.rows import count_open
+from tests.db.rows import count_open, run_lines
 from tests.engine.plain_host import HELPING
 from tests.engine.workshop import Workshop
 
@@ -95,7 +94,7 @@ async def test_helper_works_on_its_runs_records_and_the_run_has_all_figures(work
     assert workshop.counts("SELECT lease_id, count(*) FROM attempts GROUP BY 1") == {lease_id: 10}
     assert (workshop.requests, left_behind(workshop)) == (10, [0, 0, 0, 0])
     # A helper has no row in `runs`, and publishes no summary.
-    assert [line.id for line in list_runs(workshop.ledger)] == [summary.run_id]
+    assert [line.id for line in run_lines(workshop.ledger)] == [summary.run_id]
     assert workshop.value("SELECT count(*) FROM runs") == 1
     assert [(host.helper is not None, host.summary is not None) for host in workshop.hosts] == [
         (False, True),

@@ -185,6 +185,18 @@ async def test_many_files_saved_at_once_are_one_save(file: Path) -> None:
         assert changed_between(seen, await task) == files
 
 
+async def test_second_save_soon_after_the_first_counts_as_the_same(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(changes, "QUIET_S", 1.0)
+    seen = take_snapshot([file])
+    async with waiting_for(seen) as task:
+        save_in_place(file, "almost two")
+        await asyncio.sleep(0.3)
+        save_in_place(file)
+        now = await task
+
+    assert now == take_snapshot([file])
+
+
 async def test_file_that_never_rests_does_not_delay_without_end(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(changes, "MOST_S", 0.2)
     seen = take_snapshot([file])

@@ -13,8 +13,12 @@ from sqlalchemy import Engine
 from db.clock import now
 from db.ledger.rows import TemplateRow
 from db.ledger.writing import add_templates
+from db.readers.audit.filters import FilterError
 from presswork.errors import ConfigurationError
 from presswork.prompts.templates import load_template
+from presswork.settings import load_settings
+from presswork.trying.sessions import TrySession
+from presswork.trying.trials import Asked
 from presswork.trying.versions import open_version
 from tests.engine.workshop import Workshop
 
@@ -219,11 +223,11 @@ def test_unknown_version_lists_the_stored_ones(templates: Path, ledger: Engine) 
     store(ledger, "note", stored.sources, stored.hash)
     other = "f" * 8 if not stored.hash.startswith("f" * 8) else "e" * 8
     with (
-        pytest.raises(Exception, match=f"Available: {stored.hash[:12]}"),
+        pytest.raises(FilterError, match=f"Available: {stored.hash[:12]}"),
         open_version(templates, ledger, "note", other),
     ):
         pass
-    with pytest.raises(Exception, match="write 'git:HEAD~1'"), open_version(templates, ledger, "note", "HEAD~1"):
+    with pytest.raises(FilterError, match="write 'git:HEAD~1'"), open_version(templates, ledger, "note", "HEAD~1"):
         pass
 
 
@@ -231,7 +235,7 @@ def test_ambiguous_beginning_lists_the_versions(templates: Path, ledger: Engine)
     for number in range(2):
         store(ledger, "note", {"note.md.j2": str(number)}, f"abc{number}" + "0" * 60)
     with (
-        pytest.raises(Exception, match="beginning of 2 template versions"),
+        pytest.raises(FilterError, match="beginning of 2 template versions"),
         open_version(templates, ledger, "note", "abc"),
     ):
         pass
@@ -240,7 +244,7 @@ def test_ambiguous_beginning_lists_the_versions(templates: Path, ledger: Engine)
 def test_version_of_another_template_is_not_this_ones(templates: Path, ledger: Engine) -> None:
     store(ledger, "other", {"other.md.j2": ""}, "a" * 64)
     with (
-        pytest.raises(Exception, match="There is no template version"),
+        pytest.raises(ConfigurationError, match="'aaaa' is a version of 'other', and not of 'note'"),
         open_version(templates, ledger, "note", "aaaa"),
     ):
         pass
@@ -305,3 +309,65 @@ def test_fields_of_a_version_are_its_own(templates: Path, commit: Commit) -> Non
     with open_version(templates, None, "note", "git:HEAD") as opened:
         assert opened.note is None
         assert list(load_template(opened.folder, "note").output_class.model_fields) == ["title"]
+
+
+def test_version_with_a_mistake_that_stops_a_run_is_an_error(templates: Path, commit: Commit) -> None:
+    write(
+        templates,
+        "note",
+        "---\nselect: SELECT id FROM items\nkey: name\noutput: SubjectLine\nmax_tokens: 0\n---\n" + PART,
+    )
+    commit("mistake")
+    with (
+        pytest.raises(ConfigurationError, match=r"version git:HEAD \(.* can't be used today. note.md.j2"),
+        open_version(templates, None, "note", "git:HEAD"),
+    ):
+        pass
+
+
+async def test_two_versions_share_a_cap_and_leave_the_content(workshop: Workshop) -> None:
+    workshop.numbered(3)
+    summary = await workshop.run()
+    version = load_template(workshop.templates, "note").hash
+    workshop.template("Another line about {{ record.name }}.")
+    before = workshop.rows("SELECT * FROM content ORDER BY record_key")
+    with open_version(workshop.templates, workshop.ledger, "note", version[:12]) as opened:
+        async with TrySession(load_settings()) as session:
+            old = await session.run(Asked("note"), templates_dir=opened.folder)
+            new = await session.run(Asked("note"))
+    assert (old.requests, new.requests) == (0, 3)
+    # The stored version's answers cost nothing now, and what they cost then is known.
+    assert [record.is_cached for record in old.records] == [True] * 3
+    assert sum(record.answer_usd or 0 for record in old.records) == summary.cost_usd
+    assert [record.key for record in old.records] == [record.key for record in new.records]
+    assert new.session_usd == new.cost_usd
+    assert workshop.value("SELECT resumes_run_id FROM runs WHERE id = :id", id=new.run_id) == old.run_id
+    assert workshop.rows("SELECT * FROM content ORDER BY record_key") == before
+
+
+async def test_cap_counts_both_versions(workshop: Workshop, tmp_path: Path) -> None:
+    workshop.numbered(2)
+    folder = tmp_path / "then"
+    folder.mkdir()
+    write(folder, "note", (workshop.templates / "note.md.j2").read_text().replace("A line", "Some line"))
+    async with TrySession(load_settings()) as session:
+        old = await session.run(Asked("note", max_cost=10), templates_dir=folder)
+        assert old.cost_usd is not None
+        new = await session.run(Asked("note", max_cost=float(old.cost_usd)))
+    assert (old.stopped, new.requests) == (None, 0)
+    assert new.stopped is not None
+
+
+async def test_param_that_a_version_did_not_have_is_left_out(workshop: Workshop) -> None:
+    workshop.numbered(1)
+    version = load_template(workshop.templates, "note")
+    store(workshop.ledger, "note", version.sources, version.hash)
+    file = workshop.templates / "note.md.j2"
+    source = file.read_text(encoding="utf-8").replace("key: id\n", "key: id\nparams: {tone: {type: str}}\n")
+    file.write_text(source.replace("A line", "A {{ params.tone }} line"), encoding="utf-8")
+    asked = Asked("note", sets={"tone": "dry"})
+    with open_version(workshop.templates, workshop.ledger, "note", version.hash) as opened:
+        async with TrySession(load_settings()) as session:
+            old = await session.run(opened.fitted(asked), templates_dir=opened.folder)
+            new = await session.run(asked)
+    assert [trial.records[0].prompt for trial in (old, new)] == ["A line about item 0.", "A dry line about item 0."]

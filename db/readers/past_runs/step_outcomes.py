@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import ColumnElement, Engine, Select, and_, case, func, or_, select
-from sqlalchemy.orm import aliased
+from sqlalchemy import Engine, Select, and_, case, func, select
 
+from db.columns import aliased
 from db.readers.runs import counts_in, find_id, steps_of
 from db.session import among, rows_of
 from db.tables import Generation, StandingContent, StoredRun, WorkingRow
@@ -27,8 +27,8 @@ _VARIANT = re.compile(r"(.*)/(?:0|[1-9]\d*)", re.DOTALL)
 class PastRun:
     """A run whose outcomes are read. `steps` has its steps in order, each with the step that it was made from.
 
-    Without `ended_at` it has not ended. `is_open` means that its working rows still list what it found unchanged;
-    `unchanged` are the steps in which it found contents so.
+    Without `ended_at` it has not ended. `is_open` means that its working rows still list what it found unchanged.
+    `unchanged` and `failing_again` are the steps in which it found contents and failures so.
     """
 
     id: str
@@ -41,6 +41,7 @@ class PastRun:
     is_open: bool
     steps: Mapping[str, str | None]
     unchanged: frozenset[str] = frozenset()
+    failing_again: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +69,7 @@ def find_past_run(engine: Engine, text: str) -> PastRun | None:
         # Runs of the first releases have generations, and no rows of their steps.
         steps=began or dict.fromkeys(_steps_with_rows(engine, run_id)),
         unchanged=frozenset(step["step"] for step in steps if step["unchanged"]),
+        failing_again=frozenset(step["step"] for step in steps if step["failed_again"] or step["skipped_again"]),
     )
 
 
@@ -84,14 +86,15 @@ def read_outcomes(
 
     With `keys`, only the outcomes of these records. If a key has no outcome itself, all of its variants are meant.
     """
-    found: dict[str, StepOutcome] = {}
-    for certain, (key, generation_id), statement in _sources(run, step, with_content=with_content):
-        chosen = statement.where(_has_key(key, keys, engine.dialect.name)) if keys else statement
-        rows = rows_of(engine, chosen.with_only_columns(key, generation_id).order_by(key).limit(limit))
-        for record_key, each in rows:
-            found.setdefault(record_key, StepOutcome(record_key, each, certain))
-    wanted = sorted(found) if not keys else sorted(_wanted(found, keys))
-    return [found[key] for key in wanted[:limit]]
+    sources = list(_sources(run, step, with_content=with_content))
+    if not keys:
+        found = _found_in(engine, sources, [], limit)
+    else:
+        found = _found_in(engine, sources, keys)
+        for key in set(keys).difference(found):
+            variants = _found_in(engine, sources, [], variants_of=key)
+            found |= {each: outcome for each, outcome in variants.items() if without_variant(each) == key}
+    return [found[key] for key in sorted(found)][:limit]
 
 
 def without_variant(key: str) -> str | None:
@@ -100,12 +103,12 @@ def without_variant(key: str) -> str | None:
     return parts[1] if parts else None
 
 
-_Columns = tuple[Any, Any]
-"""The columns with the record's key and the generation's id."""
+_OutcomeRows = tuple[bool, tuple[Any, Any], Select[Any]]
+"""Where outcomes are: whether they are certain, the columns with key and generation's id, and the rows."""
 
 
-def _sources(run: PastRun, step: str, *, with_content: bool) -> Iterator[tuple[bool, _Columns, Select[Any]]]:
-    """Yield where a run's outcomes are, each with whether it is certain: of a record, the first one counts."""
+def _sources(run: PastRun, step: str, *, with_content: bool) -> Iterator[_OutcomeRows]:
+    """Yield where a run's outcomes are: of a record, the first one counts."""
     g, w, c = Generation, WorkingRow, StandingContent
     good = [g.status == SUCCEEDED] if with_content else []
     yield True, (g.record_key, g.id), select(g.id).where(counts_in(run.id), g.step == step, *good)
@@ -114,11 +117,14 @@ def _sources(run: PastRun, step: str, *, with_content: bool) -> Iterator[tuple[b
         only = [w.status == SUCCEEDED] if with_content else []
         yield True, (w.record_key, w.generation_id), select(w.generation_id).where(*confirmed, *only)
         return
+    # A step without any is not searched: its content may be that of a million records.
+    searched = [(c.generation_id, c.confirmed_run_id)] if step in run.unchanged else []
+    if step in run.failing_again and not with_content:
+        searched.append((c.failing_id, c.failing_run_id))
     place = (c.flow == run.flow, c.step == step, c.endpoint == run.endpoint)
-    for column, by in ((c.generation_id, c.confirmed_run_id), (c.failing_id, c.failing_run_id)):
-        if column is c.generation_id or not with_content:
-            confirmed_last = select(column).join(g, g.id == column).where(*place, by == run.id, g.run_id != run.id)
-            yield True, (c.record_key, column), confirmed_last
+    for column, by in searched:
+        confirmed_last = select(column).join(g, g.id == column).where(*place, by == run.id, g.run_id != run.id)
+        yield True, (c.record_key, column), confirmed_last
     if step in run.unchanged and run.trigger != TRY:
         yield False, (g.record_key, g.id), _confirmed_since(run, step)
 
@@ -140,16 +146,24 @@ def _confirmed_since(run: PastRun, step: str) -> Select[Any]:
     return select(g.id).outerjoin(c, current).where(*of_step, *older)
 
 
-def _has_key(column: Any, keys: Sequence[str], dialect: str) -> ColumnElement[bool]:
-    # "0" follows "/", so this is a range of the index.
-    variants = [and_(column >= f"{key}/", column < f"{key}0") for key in keys]
-    return or_(among(column, keys, dialect), *variants)
-
-
-def _wanted(found: Mapping[str, StepOutcome], keys: Sequence[str]) -> set[str]:
-    itself = {key for key in keys if key in found}
-    rest = set(keys) - itself
-    return itself | {key for key in found if without_variant(key) in rest}
+def _found_in(
+    engine: Engine,
+    sources: Sequence[_OutcomeRows],
+    keys: Sequence[str],
+    limit: int | None = None,
+    *,
+    variants_of: str | None = None,
+) -> dict[str, StepOutcome]:
+    found: dict[str, StepOutcome] = {}
+    for certain, (key, generation_id), statement in sources:
+        chosen = statement.where(among(key, keys, engine.dialect.name)) if keys else statement
+        if variants_of is not None:
+            # "0" follows "/", so this is a range of the index.
+            chosen = statement.where(key >= f"{variants_of}/", key < f"{variants_of}0")
+        rows = rows_of(engine, chosen.with_only_columns(key, generation_id).order_by(key).limit(limit))
+        for record_key, each in rows:
+            found.setdefault(record_key, StepOutcome(record_key, each, certain))
+    return found
 
 
 def _steps_with_rows(engine: Engine, run_id: str) -> list[str]:

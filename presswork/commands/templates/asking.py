@@ -3,8 +3,8 @@
 import asyncio
 from contextlib import suppress
 
+from presswork.commands.templates.linting import ChosenTemplates, print_lint
 from presswork.commands.templates.retiring import NamedModels, models_of
-from presswork.commands.templates.template_commands import ChosenTemplates, print_lint
 from presswork.engine.resources.endpoint import read_models
 from presswork.errors import CallError, ConfigurationError
 from presswork.prompts.lint import ModelsByName

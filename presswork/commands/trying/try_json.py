@@ -21,6 +21,7 @@ def trial_json(trial: Trial) -> dict[str, Any]:
         "system": next((record.system for record in trial.records if record.system), ""),
         "records": [record_json(record) for record in trial.records],
         "missing": trial.missing,
+        "note": trial.note,
         "with_content": with_content,
         "without_content": len(trial.records) - with_content,
         "requests": trial.requests,

@@ -46,7 +46,7 @@ async def compare_versions(command: CommandContext, asked: AskedTrials, against:
             line.one_ended()
 
         async with TrySession(command.settings) as session:
-            old = await session.run(asked.to_try, templates_dir=version.folder, on_record=tell)
+            old = await session.run(version.fitted(asked.to_try), templates_dir=version.folder, on_record=tell)
             new = await session.run(asked.to_try, on_record=tell)
     command.run_id = new.run_id
     told = {"label": version.label, "note": version.note}

@@ -15,7 +15,7 @@ from presswork.prompts.front_matter import FrontMatter
 from presswork.prompts.lint import Finding, errors_that_stop, lint_template
 from presswork.prompts.templates import list_templates, read_heads
 from presswork.report.amounts import counted
-from presswork.settings import Settings
+from presswork.settings import Settings, load_settings
 from presswork.terminal import screen
 from presswork.terminal.endings import CommandContext
 from presswork.terminal.environment import environment
@@ -53,13 +53,14 @@ def check_template(command: CommandContext, flags: TryFlags) -> AskedTrials:
         raise ParameterError("--max-cost takes more than 0 US dollars.")
     if flags.watch and flags.against is not None:
         raise ParameterError("--watch shows each version against the one before it. Give --watch or --against.")
-    if flags.sandbox:
-        command.hold(_sandbox(say=not command.as_json))
-    settings = command.settings
+    settings = load_settings()
     _require_name(settings, flags.name)
     if not flags.watch:
         _require_inputs(settings, flags)
         _require_no_mistakes(settings, flags.name)
+    if flags.sandbox:
+        # Before the command reads its settings, because the endpoint is one of them.
+        command.hold(_sandbox(say=not command.as_json))
     if not any(os.environ.get(name) for name in KEY_VARIABLES):
         free = screen.command(f"templates try {flags.name} --sandbox")
         raise MissingKeyError(
@@ -77,6 +78,7 @@ def _asked(flags: TryFlags) -> Asked:
         sets=parse_sets(flags.sets),
         inputs_of=flags.run,
         max_cost=TRIAL_CAP_USD if flags.max_cost is None else flags.max_cost,
+        keeps_cap=flags.max_cost is not None,
         refresh=flags.refresh,
     )
 

@@ -39,8 +39,9 @@ def print_warnings(console: Console, trial: Trial, *, say_sandbox: bool = True) 
     if trial.missing:
         keys = screen.one_line(", ".join(trial.missing), LONGEST_LIST)
         console.print(screen.data(f"  The select no longer finds {keys}.", "bold yellow"))
-    if trial.stopped is not None:
-        console.print(screen.data(f"  {trial.stopped}", "bold yellow"))
+    for told in (trial.note, trial.stopped):
+        if told is not None:
+            console.print(screen.data(f"  {told}", "bold yellow"))
 
 
 def figures(trial: Trial) -> list[tuple[str, str]]:

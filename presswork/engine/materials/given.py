@@ -8,7 +8,7 @@ from presswork.engine.materials.handles import PAGE, Material
 
 
 @dataclass(frozen=True, eq=False)
-class Given:
+class GivenMaterials:
     """Materials in memory, for a few records. `step` made them; None if they are records. `params` as in Selected."""
 
     materials: Sequence[Material]
@@ -20,7 +20,7 @@ class Given:
         return len(self.materials)
 
     async def left_out(self) -> int:
-        """Return 0: whoever chose the materials has left nothing out."""
+        """Return 0: no step comes before the materials that were chosen."""
         return 0
 
     async def pages(self, needs: frozenset[str]) -> AsyncIterator[list[Material]]:

@@ -28,7 +28,7 @@ _log = logging.getLogger("prefect.presswork")
 class TryHost:
     """Implements presswork.engine.orchestration.host.Host for one trial of a template.
 
-    `parameters` are what was asked for, as the run's row stores it.
+    `parameters` are those of the run's row.
     """
 
     flow: str
@@ -56,7 +56,7 @@ class TryHost:
         yield _run_once
 
     def shown(self, progress: Progress, helper: Helper | None) -> AbstractAsyncContextManager[None]:
-        """Show nothing: whoever asked for the trial watches its progress."""
+        """Show nothing: the session watches its progress."""
         return nullcontext()
 
     def watching(self, stopper: Stopper) -> AbstractAsyncContextManager[None]:

@@ -10,19 +10,22 @@ import resource
 from collections import defaultdict
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from db.clock import now
 from db.words import ANTHROPIC, SANDBOX
 from presswork.catalog import Model, NotTold, corrected, ending, find_model
 from presswork.claude.answers import Answer
-from presswork.claude.client import Client, check_endpoint, require_key
+from presswork.claude.endpoint_check import check_endpoint, require_key
 from presswork.errors import CallError, ConfigurationError, MissingKeyError, StoppingCallError
 from presswork.model_rules import misfits, request_settings, require_fit
 from presswork.prompts.render import Brief
 from presswork.prompts.templates import Template
 from presswork.report.progress import Progress
 from presswork.settings import Settings
+
+if TYPE_CHECKING:
+    from presswork.claude.client import Client
 
 OTHER_FILES = 100  # files that a process opens in addition to its requests: databases, Prefect, libraries
 NO_KEY = "none"  # the sandbox accepts any key
@@ -34,7 +37,7 @@ class Endpoint:
     """An open endpoint. `verified` means that it accepted the key; a `gateway` may be unable to confirm that."""
 
     name: str
-    client: Client
+    client: "Client"
     verified: bool
     gateway: bool = False
     _once: asyncio.Lock = field(default_factory=asyncio.Lock)
@@ -164,6 +167,7 @@ async def open_endpoint(settings: Settings, concurrency: int) -> Endpoint:
     named = settings.endpoint
     if base_url is None or (named is not None and named != SANDBOX):
         require_key(key)
+    from presswork.claude.client import Client  # noqa: PLC0415 - loads the SDK, in a second, once something is sent
 
     client = Client(
         api_key=key or NO_KEY,
@@ -180,7 +184,7 @@ async def open_endpoint(settings: Settings, concurrency: int) -> Endpoint:
         raise
 
 
-async def _identified(client: Client, key: str | None) -> Endpoint:
+async def _identified(client: "Client", key: str | None) -> Endpoint:
     """Find out the name of an endpoint by asking it."""
     try:
         identity = await client.identify()

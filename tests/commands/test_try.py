@@ -1,0 +1,243 @@
+"""`presswork templates try` asks about a few records, says what went wrong, and shows at each save what it changed."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.commands.conftest import FRONT, Desk, begin, call, presswork
+
+FIELDS = FRONT.replace("SubjectLine", "{title: {type: str, max_length: 40}, text: {type: str}}")
+TRY = ("templates", "try")
+
+
+@pytest.fixture(autouse=True)
+def template(desk: Desk) -> None:
+    desk.notes({1: "one", 2: "two", 3: "three", 4: "four"})
+    desk.template(front=FIELDS)
+
+
+@pytest.fixture
+def no_endpoint(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("ANTHROPIC_BASE_URL")
+    monkeypatch.delenv("ANTHROPIC_API_KEY")
+
+
+def tried(*arguments: str) -> Any:
+    return json.loads(call(*TRY, *arguments, "--json").stdout)
+
+
+def test_first_records_are_asked_once_and_shown(desk: Desk) -> None:
+    screen = call(*TRY, "notes")
+    again = tried("notes")
+
+    assert screen.exit_code == 0
+    assert screen.stdout.count("✔ ") == 4
+    assert "    «one»\n" in screen.stdout
+    assert "made up, and nothing was billed" in screen.stdout
+    assert [record["key"] for record in again["records"]] == ["1", "2", "3"]
+    assert all(record["cached"] and record["answer_usd"] for record in again["records"])
+    assert (again["requests"], desk.sent()) == (0, 3)
+
+
+def test_named_records_are_asked(desk: Desk) -> None:
+    found = tried("notes", "--key", "4", "--key", "2", "--key", "4")
+
+    assert [record["key"] for record in found["records"]] == ["4", "2"]
+    assert desk.sent() == 2
+    assert tried("notes", "--key", "2", "--refresh")["requests"] == 1
+
+
+def test_answer_that_is_no_content_is_shown_with_its_faults(desk: Desk) -> None:
+    desk.switch(invalid=1.0)
+    screen = call(*TRY, "notes", "--limit", "1")
+    (record,) = tried("notes", "--limit", "1")["records"]
+    desk.switch(invalid=0)
+
+    assert screen.exit_code == 1
+    assert "✘ 1  invalid" in screen.stdout
+    assert (record["status"], record["output"], record["requests"] > 1) == ("invalid", None, True)
+    assert record["faults"]
+    assert record["raw"]
+
+
+def test_cap_stops_with_its_own_status(desk: Desk) -> None:
+    result = call(*TRY, "notes", "--max-cost", "0.0001")
+
+    assert result.exit_code == 3
+    assert "The cost cap of $0.0001 is reached" in result.stdout
+    assert desk.sent() == 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("note",), "Did you mean 'notes'?"),
+        (("support_replies",), "is a flow. Try one of its templates: support_triage"),
+        (("step",), "it is a step. Take its inputs from a run with --run ID"),
+        (("wrong",), "The template has 2 mistakes:\n  wrong.md.j2, line 8: "),
+        (("notes", "--key", "9"), "no record whose id is '9'"),
+        (("notes", "--key", "1", "--limit", "1"), "Give one of the two."),
+        (("notes", "--watch", "--against", "git:HEAD"), "Give --watch or --against."),
+        (("notes", "--max-cost", "0"), "--max-cost takes more than 0"),
+        (("notes", "--set", "x=1"), "has no parameter 'x'"),
+        (("none",), "finds no records"),
+        (("notes", "--against", "abc"), "There is no ledger yet"),
+    ],
+)
+def test_mistake_is_said_before_anything_is_sent(desk: Desk, arguments: tuple[str, ...], said: str) -> None:
+    desk.template("step", front="---\noutput: SubjectLine\n---\n")
+    desk.template("wrong", blocks="{% block user %}\n{{ record.a }}\n{{ record.b }}\n{% endblock %}")
+    desk.template("none", front=FIELDS.replace("FROM notes", "FROM notes WHERE id > 9"))
+
+    result = call(*TRY, *arguments)
+    told = json.loads(call(*TRY, *arguments, "--json").stdout)
+
+    assert (result.exit_code, desk.sent()) == (2, 0)
+    assert said in result.stderr
+    assert set(told) == {"error", "kind", "run_id"}
+
+
+@pytest.mark.usefixtures("no_endpoint")
+def test_without_a_key_it_says_that_the_sandbox_is_possible() -> None:
+    result = call(*TRY, "notes")
+
+    assert result.exit_code == 2
+    assert "templates try notes --sandbox`" in result.stderr
+
+
+@pytest.mark.usefixtures("no_endpoint")
+def test_sandbox_answers_whatever_endpoint_is_configured(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PRESSWORK_ENDPOINT", "gateway")
+    result = call(*TRY, "notes", "--limit", "1", "--sandbox")
+
+    assert result.exit_code == 0
+    assert "The sandbox answers" in result.stderr
+    assert "endpoint       sandbox" in result.stdout
+    # A run would not find the answers of this sandbox's endpoint at Claude's.
+    assert "run notes" not in result.stdout
+    assert desk.sent() == 0
+
+
+def test_versions_are_compared_on_the_same_records(desk: Desk) -> None:
+    old = tried("notes")
+    desk.template(front=FIELDS, blocks="{% block user %}New: {{ record.text }}{% endblock %}")
+
+    screen = call(*TRY, "notes", "--against", old["template_hash"][:8])
+    found = tried("notes", "--against", old["template_hash"][:8])
+
+    assert screen.exit_code == 0
+    assert "    {+New: +}one\n" in screen.stdout
+    assert "with content           3 of 3" in screen.stdout
+    assert found["old"]["template_hash"] == old["template_hash"] != found["new"]["template_hash"]
+    assert [change["key"] for change in found["changes"]] == ["1", "2", "3"]
+    assert all(change["prompt_changed"] for change in found["changes"])
+    assert desk.sent() == 6
+
+
+@contextmanager
+def watching(*arguments: str) -> Iterator[tuple[subprocess.Popen[str], Iterator[dict[str, Any]]]]:
+    """Watch the template in a process of its own, and yield the process with its events."""
+    running = begin(*TRY, "notes", "--watch", "--json", *arguments)
+    assert running.stdout is not None
+    try:
+        yield running, map(json.loads, running.stdout)
+    finally:
+        running.kill()
+        running.communicate()
+
+
+def upto(events: Iterator[dict[str, Any]], name: str) -> dict[str, Any]:
+    """The next event of a name; those before it are skipped."""
+    return next(event for event in events if event["event"] == name)
+
+
+def test_watch_asks_again_at_each_save_and_ends_well(desk: Desk) -> None:
+    file = desk.templates / "notes.md.j2"
+    with watching("--limit", "2") as (running, events):
+        first = upto(events, "version")
+        assert upto(events, "waiting")["files"] == ["notes.md.j2"]
+        whole = file.read_text(encoding="utf-8")
+        file.write_text(whole.replace("{{ record.text }}", "New: {{ record.text }}"), encoding="utf-8")
+        second = upto(events, "version")
+        upto(events, "waiting")
+        file.write_text(whole.replace("{% block user %}", "{% block user %"), encoding="utf-8")
+        broken = upto(events, "broken")
+        upto(events, "waiting")
+        file.write_text(whole, encoding="utf-8")
+        last = upto(events, "version")
+        upto(events, "waiting")
+        running.send_signal(signal.SIGINT)
+        ended = upto(events, "ended")
+        status = running.wait(timeout=30)
+
+    assert [record["key"] for record in second["records"]] == ["1", "2"]
+    assert (first["changes"], [change["key"] for change in second["changes"]]) == ([], ["1", "2"])
+    assert broken["mistakes"][0]["line"] == 8
+    assert (last["requests"], last["template_hash"]) == (0, first["template_hash"])
+    assert (ended["versions"], ended["session_usd"]) == (4, second["session_usd"])
+    assert (status, desk.sent()) == (0, 4)
+
+
+def test_watch_waits_for_a_template_that_is_broken_at_the_start(desk: Desk) -> None:
+    file = desk.templates / "notes.md.j2"
+    whole = file.read_text(encoding="utf-8")
+    file.write_text("---\noutput: [\n---\n", encoding="utf-8")
+    with watching() as (_running, events):
+        assert upto(events, "broken")["version"] == 1
+        upto(events, "waiting")
+        file.write_text(whole, encoding="utf-8")
+        assert upto(events, "version")["with_content"] == 3
+
+
+def test_watch_ends_at_its_cap(desk: Desk) -> None:
+    with watching("--max-cost", "0.0001") as (running, events):
+        assert "cost cap" in upto(events, "capped")["why"]
+        assert upto(events, "ended")["session_usd"] == 0
+        assert running.wait(timeout=30) == 3
+    assert desk.sent() == 0
+
+
+def test_watch_that_cuts_off_requests_ends_as_a_stopped_run_does(desk: Desk) -> None:
+    desk.switch(latency_ms=3_000)
+    with watching() as (running, events):
+        upto(events, "started")
+        while desk.sent() < 3:
+            pass
+        running.send_signal(signal.SIGINT)
+        upto(events, "ended")
+        assert running.wait(timeout=30) == 130
+
+
+def test_watch_shows_a_person_what_changed(desk: Desk, tmp_path: Path) -> None:
+    file = desk.templates / "notes.md.j2"
+    shown = tmp_path / "shown"
+    running = begin(*TRY, "notes", "--watch", "--key", "1")
+    assert running.stderr is not None
+    assert "Waiting for a save of notes.md.j2." in running.stderr.readline()
+    file.write_text(file.read_text(encoding="utf-8").replace("record.text }}", "record.text }}!"), encoding="utf-8")
+    assert "Waiting for a save of notes.md.j2." in running.stderr.readline()
+    running.send_signal(signal.SIGINT)
+    shown.write_text(running.communicate(timeout=30)[0], encoding="utf-8")
+    text = shown.read_text(encoding="utf-8")
+
+    assert running.returncode == 0
+    assert "== version 2 · " in text
+    assert "notes.md.j2 saved\n" in text
+    assert "  prompt of 1\n    one{+!+}\n" in text
+    assert "  2 versions, 2 requests, $0.00" in text
+
+
+def test_prefect_is_not_loaded(desk: Desk) -> None:
+    ended = presswork([*TRY, "notes", "--limit", "1"], PYTHONVERBOSE="", PYTHONPROFILEIMPORTTIME="1")
+
+    assert ended.returncode == 0
+    assert "| prefect" not in ended.stderr
+    assert desk.sent() == 1
