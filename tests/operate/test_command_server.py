@@ -34,6 +34,12 @@ from tests.operate.quick_server import ENDING, MODE, OTHER, SILENT, SLOW
 QUICK = str(Path(__file__).with_name("quick_server.py"))
 
 
+@pytest.fixture(autouse=True)
+def not_watched(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("CI", "INVOCATION_ID", "PRESSWORK_KEEP_SERVER"):
+        monkeypatch.delenv(name, raising=False)
+
+
 @pytest.fixture
 def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """A state folder whose servers start in a moment; none is left."""
@@ -176,8 +182,6 @@ def test_server_of_a_command_that_is_killed_ends_after_its_time(home: Path) -> N
 def test_server_stays_where_a_person_may_come_back(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, variable: str, value: str, stays: bool
 ) -> None:
-    for name in ("CI", "INVOCATION_ID", "PRESSWORK_KEEP_SERVER"):
-        monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv(variable, value)
     assert bool(plan_server(Settings(state_dir=tmp_path)).stays_s) is stays
 

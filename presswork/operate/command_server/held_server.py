@@ -47,7 +47,7 @@ KEPT_S = 600.0
 """How long a server stays without a command."""
 ANSWERS_AGAIN_WITHIN_S = 10.0
 """How long a server that has answered before may be silent."""
-_SILENT_STOPS_WITHIN_S = 3.0
+_SILENT_STOPS_WITHIN_S = 5.0
 _LOCKED_WITHIN_S = 1.0
 """A server, and whoever looks at it, locks the use file for a moment only; a server that ends keeps the lock."""
 _LOOK_S = 0.02
@@ -90,7 +90,7 @@ class ServerPlan:
 
 def plan_server(settings: Settings) -> ServerPlan:
     """Plan the server of a command. It does not stay under CI or systemd, or if PRESSWORK_KEEP_SERVER is 0."""
-    is_watched = os.environ.get("CI", "").lower() not in _OFF or "INVOCATION_ID" in os.environ
+    is_watched = os.environ.get("CI", "").lower() not in _OFF or bool(os.environ.get("INVOCATION_ID"))
     stays_s = KEPT_S if settings.keep_server and not is_watched else 0.0
     return ServerPlan(settings.state_dir.resolve(), settings.prefect_startup_timeout_s, stays_s)
 
@@ -125,7 +125,8 @@ class HeldServer:
         with self.use:
             is_over = (failed or not self.stays_s) and lock_now(self.use)
             if is_over:
-                stop_processes([self.record.process], within_s=SERVER_STOPS_WITHIN_S)
+                within_s = _SILENT_STOPS_WITHIN_S if failed else SERVER_STOPS_WITHIN_S
+                stop_processes([self.record.process], within_s=within_s)
                 self.record.use_file(self.plan.home).unlink(missing_ok=True)
             if self.child is not None:
                 # One that stays outlives us: Python must not warn that we never waited for it.
