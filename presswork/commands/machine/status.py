@@ -9,12 +9,12 @@ from rich.console import Console
 from rich.text import Text
 
 from db.words import POOL
+from presswork.catalog import ModelsByName
 from presswork.commands.templates.retiring import NamedModels, Retiring, models_to_ask, retiring
 from presswork.escaping import visible
 from presswork.operate.command_server.retiring_server import KEPT_SERVER, KeptServer, kept_server
 from presswork.operate.installation import AUDIT, SERVER, SUPERVISOR, WORKER, read_state
 from presswork.operate.overview import Overview, ShownRun, read_overview
-from presswork.prompts.lint import ModelsByName
 from presswork.report.amounts import counted
 from presswork.settings import Settings
 from presswork.terminal import screen

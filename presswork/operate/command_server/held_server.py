@@ -51,7 +51,7 @@ _SILENT_STOPS_WITHIN_S = 5.0
 _ENDED_WITHIN_S = 1.0
 """How long the lock of a server that is ending is waited for."""
 _OFF = frozenset({"", "0", "false", "no"})
-Waiting = Callable[[float], None]
+TellWaiting = Callable[[float], None]
 
 
 def say_nothing(_seconds: float) -> None:
@@ -112,7 +112,7 @@ class HeldServer:
             return float(self.use.read())
         return 0.0
 
-    def wait(self, waiting: Waiting = say_nothing) -> None:
+    def wait(self, waiting: TellWaiting = say_nothing) -> None:
         """Wait until it answers. Raises ServerStartError if it ends, is silent for too long, or is another's."""
         plan, record = self.plan, self.record
         left_s = max(ANSWERS_AGAIN_WITHIN_S, record.began_s + plan.starts_within_s - boot_time_s())

@@ -5,7 +5,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Self
 
-from presswork.operate.command_server.held_server import HeldServer, ServerPlan, Waiting, hold_server, say_nothing
+from presswork.operate.command_server.held_server import HeldServer, ServerPlan, TellWaiting, hold_server, say_nothing
 from presswork.operate.prefect_server import ServerStartError
 
 
@@ -24,7 +24,7 @@ class CommandServer:
         if self._held is None:
             self._held = hold_server(self._plan)
 
-    def answering(self, waiting: Waiting = say_nothing) -> str:
+    def answering(self, waiting: TellWaiting = say_nothing) -> str:
         """Wait until the server answers, and return the URL of its API; an earlier one that does not is replaced.
 
         `waiting` is called repeatedly with the seconds that have passed. Raises ServerStartError if it does not start.
@@ -66,7 +66,7 @@ class CommandServer:
 
 
 @contextmanager
-def own_server(*, timeout_s: float, home: Path, waiting: Waiting = say_nothing, with_ui: bool = False) -> Iterator[str]:
+def own_server(*, timeout_s: float, home: Path, waiting: TellWaiting = say_nothing, with_ui: bool = False) -> Iterator[str]:
     """Start a server, yield its API URL and stop it; with `with_ui`, it serves its UI as well.
 
     `waiting` is called repeatedly with the seconds that have passed. Raises ServerStartError after `timeout_s`.
