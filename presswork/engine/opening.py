@@ -25,7 +25,7 @@ from presswork.engine.materials.run_selects import Selects, Spooling
 from presswork.engine.orchestration.host import Host, RunOrigin
 from presswork.engine.resources.endpoint import Endpoint, RunEndpoint, open_endpoint, require_files
 from presswork.engine.resources.lease import HeldLease
-from presswork.engine.resources.run_ledger import RunLedger, begin, require_run
+from presswork.engine.resources.run_ledger import KeptOpen, RunLedger, begin, require_run
 from presswork.engine.resources.stopping import Stopper, stopped_by_signals
 from presswork.engine.resources.writer import Writer
 from presswork.engine.run import Run, SuspendingError
@@ -41,12 +41,12 @@ from presswork.settings import Settings, ledger_url
 
 @asynccontextmanager
 async def open_hosted_run(
-    host: Host, settings: Settings, options: RunOptions, flow: str | None = None, endpoint: Endpoint | None = None
+    host: Host, settings: Settings, options: RunOptions, flow: str | None = None, kept: KeptOpen | None = None
 ) -> AsyncIterator[Run]:
     """Open a run on a host, and close it when the block ends, with or without an error.
 
-    The options override the settings. `flow` is the run's name in the ledger; the default is the host's. An `endpoint`
-    that is already open stays open. Raises ConfigurationError or db.database_errors.DatabaseError before the first
+    The options override the settings. `flow` is the run's name in the ledger; the default is the host's. What an
+    earlier run `kept` stays open. Raises ConfigurationError or db.database_errors.DatabaseError before the first
     request.
     """
     _freeze_loaded_objects()
@@ -55,7 +55,7 @@ async def open_hosted_run(
     async with AsyncExitStack() as stack:
         stack.enter_context(origin.alone())
         try:
-            opened = await _ready_endpoint(stack, settings, origin, endpoint)
+            opened = await _ready_endpoint(stack, settings, origin, kept)
             run = await _put_together(stack, host, settings, options, origin, opened)
         except RunEndedError as error:
             raise await host.nothing_to_do(str(error)) from None
@@ -79,12 +79,12 @@ def _overridden(settings: Settings, options: RunOptions) -> Settings:
 
 
 async def _put_together(
-    stack: AsyncExitStack, host: Host, settings: Settings, options: RunOptions, origin: RunOrigin, opened: Endpoint
+    stack: AsyncExitStack, host: Host, settings: Settings, options: RunOptions, origin: RunOrigin, opened: KeptOpen
 ) -> Run:
     """Open the ledger, and build the run."""
     run_chunk = await stack.enter_async_context(host.running_chunks(settings, refresh=options.refresh))
-    ledger, resumed = await _open_ledger(stack, settings, options, origin, opened.name)
-    pace = _open_gate(stack, settings, options, opened, await ledger.spent() if resumed else Spent())
+    ledger, resumed = await _open_ledger(stack, settings, options, origin, opened)
+    pace = _open_gate(stack, settings, options, opened.endpoint, await ledger.spent() if resumed else Spent())
     stopper = _stopper(settings, pace, ledger.writer)
     progress = Progress(
         ledger.run_id,
@@ -96,7 +96,7 @@ async def _put_together(
     totals = Totals(ledger.engine, ledger.writer.read, progress, pace)
     spools = RunSpools(settings.spool_folder, ledger.helper_id or ledger.run_id, resumed)
     spooling = Spooling(spools, progress, host.log, is_helper=options.helper is not None)
-    endpoint = RunEndpoint(opened, pace.reaches_endpoint, progress)
+    endpoint = RunEndpoint(opened.endpoint, pace.reaches_endpoint, progress)
     return Run(
         host=host,
         options=options,
@@ -112,26 +112,27 @@ async def _put_together(
 
 
 async def _ready_endpoint(
-    stack: AsyncExitStack, settings: Settings, origin: RunOrigin, endpoint: Endpoint | None
-) -> Endpoint:
+    stack: AsyncExitStack, settings: Settings, origin: RunOrigin, kept: KeptOpen | None
+) -> KeptOpen:
     """Check the templates, and open the endpoint unless it is open."""
     require_files(settings.concurrency)
     templates = await asyncio.to_thread(check_templates, settings.templates_dir, origin.source)
-    if endpoint is None:
-        endpoint = await open_endpoint(settings, settings.concurrency)
-        await stack.enter_async_context(endpoint.client)
-    await endpoint.require_fit(templates)
-    return endpoint
+    if kept is None:
+        kept = KeptOpen(await open_endpoint(settings, settings.concurrency))
+        await stack.enter_async_context(kept.endpoint.client)
+    await kept.endpoint.require_fit(templates)
+    return kept
 
 
 async def _open_ledger(
-    stack: AsyncExitStack, settings: Settings, options: RunOptions, origin: RunOrigin, endpoint: str
+    stack: AsyncExitStack, settings: Settings, options: RunOptions, origin: RunOrigin, opened: KeptOpen
 ) -> tuple[RunLedger, Sequence[str]]:
     """Open the ledger and take a lease on a run; returns the ledger, and the runs whose spools this process may use.
 
     These are the run itself if other processes have worked on it, and the runs that it resumes.
     """
-    engine = await asyncio.to_thread(open_ledger, ledger_url(settings, endpoint))
+    endpoint = opened.endpoint.name
+    engine = await asyncio.to_thread(open_ledger, ledger_url(settings, endpoint), opened.ledger)
     stack.callback(engine.dispose)
     helper = options.helper
     # By the flow run's id, the process that started a helper finds whether it is running and what it has spent.

@@ -21,6 +21,7 @@ from presswork.engine.opening import open_hosted_run
 from presswork.engine.orchestration.try_host import TryHost
 from presswork.engine.resources.endpoint import Endpoint, open_endpoint
 from presswork.engine.resources.preflight import require_credential
+from presswork.engine.resources.run_ledger import KeptOpen
 from presswork.engine.resources.stopping import in_background
 from presswork.engine.run import Run
 from presswork.errors import CostCapError, UntoldCostError, copy_of
@@ -61,6 +62,7 @@ class TrySession:
         self._settings = settings
         self._stack = AsyncExitStack()
         self._endpoint: Endpoint | None = None
+        self._ledger: Engine | None = None
         self._records = KeptRecords()
         self._past: tuple[Engine, PastRun] | None = None
         self._past_keys: tuple[str, ...] = ()
@@ -111,7 +113,8 @@ class TrySession:
     ) -> Trial:
         options = RunOptions(max_cost=max_cost, refresh=asked.refresh, resumes=self._first.get(inputs.flow))
         host = TryHost(inputs.flow, template.name, _parameters(asked, inputs.source.params, options))
-        async with open_hosted_run(host, settings, options, endpoint=endpoint) as run:
+        kept = KeptOpen(endpoint, await self._open_ledger(ledger_url(settings, endpoint.name)))
+        async with open_hosted_run(host, settings, options, kept=kept) as run:
             self._first.setdefault(inputs.flow, run.ledger.run_id)
             ended = EndedRecords(run, template.name, inputs.keys, on_record)
             async with in_background(ended.keep_looking(), "presswork-trial"):
@@ -132,6 +135,12 @@ class TrySession:
             self._endpoint = endpoint
         return self._endpoint
 
+    async def _open_ledger(self, url: str) -> Engine:
+        if self._ledger is None:
+            self._ledger = await asyncio.to_thread(open_ledger, url)
+            self._stack.callback(self._ledger.dispose)
+        return self._ledger
+
     async def _inputs(self, settings: Settings, template: Template, asked: Asked, endpoint: Endpoint) -> _Inputs:
         url = ledger_url(settings, endpoint.name)
         if asked.inputs_of is not None:
@@ -142,8 +151,7 @@ class TrySession:
 
     async def _past_inputs(self, template: Template, asked: Asked, run_id: str, url: str) -> _Inputs:
         if self._past is None:
-            ledger = await asyncio.to_thread(open_ledger, url)
-            self._stack.callback(ledger.dispose)
+            ledger = await self._open_ledger(url)
             self._past = ledger, await asyncio.to_thread(past_run, ledger, run_id)
         ledger, run = self._past
         keys = self._past_keys or asked.keys
