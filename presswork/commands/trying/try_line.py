@@ -1,8 +1,9 @@
 """The line below the answers while a trial waits: for answers, or for a save."""
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 
 from rich.console import Console
 from rich.live import Live
@@ -12,6 +13,7 @@ from rich.text import Text
 from presswork.escaping import visible
 from presswork.report.amounts import counted
 from presswork.terminal import screen
+from presswork.trying.trials import TriedRecord
 
 FILES_NAMED = 4
 
@@ -51,6 +53,23 @@ class TrialLine:
         """Draw the line."""
         self._spinner.update(text=Text(self.words(), "dim"))
         return self._spinner
+
+
+@dataclass
+class Telling:
+    """Prints records as they end. If the output is closed, such as by `head`, the trial goes on: it is paid for."""
+
+    print_one: Callable[[TriedRecord], None]
+    is_unread: bool = False
+
+    def __call__(self, record: TriedRecord) -> None:
+        """Print a record, if somebody still reads."""
+        if self.is_unread:
+            return
+        try:
+            self.print_one(record)
+        except (BrokenPipeError, SystemExit):  # rich exits if the output is closed
+            self.is_unread = True
 
 
 def waiting_in_words(files: Sequence[str]) -> str:
