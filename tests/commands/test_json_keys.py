@@ -127,7 +127,7 @@ def test_status_prints_services_models_and_the_outlook(desk: Desk) -> None:
     desk.template("old", "---\noutput: SubjectLine\nmodel: claude-sonnet-4-5\n---\n")
     found = printed("status")
 
-    assert keys(found) == words("well api services audit_error outlook models")
+    assert keys(found) == words("well api services kept audit_error outlook models")
     assert keys(found["services"]) == words("server worker audit supervisor")
     assert [keys(model) for model in found["models"]] == [words("model words lifecycle retires_on templates")]
     # Without a server there is no outlook.

@@ -37,7 +37,7 @@ WIDE_ENOUGH = 110
 
 
 async def compare_versions(command: CommandContext, asked: AskedTrials, against: str) -> int:
-    """Try the other version first, whose answers are mostly in the ledger; return the exit status of this one."""
+    """Try this version, which chooses the records, and then the other; return the exit status of this one."""
     with ExitStack() as stack:
         version = _opened_version(stack, command.settings, asked, against)
         line, _console = stack.enter_context(live_line(say=not command.as_json))
@@ -47,13 +47,15 @@ async def compare_versions(command: CommandContext, asked: AskedTrials, against:
             line.one_ended()
 
         async with TrySession(command.settings) as session:
-            old = await session.run(version.fitted(asked.to_try), templates_dir=version.folder, on_record=tell)
             new = await session.run(asked.to_try, on_record=tell)
+            old = await session.run(version.fitted(asked.to_try), templates_dir=version.folder, on_record=tell)
     command.run_id = new.run_id
     told = {"label": version.label, "note": version.note}
     answer = {"against": told, "old": trial_json(old), "new": trial_json(new), "changes": changes_json(old, new)}
-    command.answer(answer, lambda console: print_sides(console, old, new, version))
-    return exit_status(new)
+    # The cap is that of both.
+    whole = replace(new, stopped=new.stopped or old.stopped)
+    command.answer(answer, lambda console: print_sides(console, old, whole, version))
+    return exit_status(whole)
 
 
 def _opened_version(stack: ExitStack, settings: Settings, asked: AskedTrials, against: str) -> OpenedVersion:
