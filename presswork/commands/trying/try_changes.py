@@ -9,7 +9,7 @@ from rich.rule import Rule
 from rich.text import Text
 
 from db.words import SANDBOX
-from presswork.commands.trying.try_fields import WHOLE, FieldRow, print_block, print_rows
+from presswork.commands.trying.try_fields import WHOLE, FieldRow, clipped, print_block, print_rows
 from presswork.commands.trying.try_record import cost_in_words, headline, in_words, print_answer, tokens_in_words
 from presswork.differences.json_differences import compare_values
 from presswork.differences.text_differences import compare_texts
@@ -72,7 +72,8 @@ def print_prompt_change(console: Console, before: TriedRecord, now: TriedRecord)
         if title == SCHEMA and earlier and text:
             print_rows(console, changed_rows(json.loads(earlier), json.loads(text), plain=is_plain(console)))
         else:
-            print_block(console, in_one(compare_texts(earlier, text), plain=is_plain(console), context=AROUND))
+            marked = in_one(compare_texts(earlier, text), plain=is_plain(console), context=AROUND)
+            print_block(console, clipped(marked))
 
 
 def print_change(console: Console, before: TriedRecord | None, now: TriedRecord) -> None:
@@ -92,14 +93,14 @@ def print_change(console: Console, before: TriedRecord | None, now: TriedRecord)
     if not rows:
         print_block(console, Text("the same answer as before", "dim"), indent=2)
     elif unchanged:
-        print_block(console, screen.data(f"equal: {', '.join(unchanged)}", "dim"))
+        print_block(console, screen.data(f"equal: {screen.one_line(', '.join(unchanged), LONGEST_REASON)}", "dim"))
 
 
 def changed_rows(old: Any, new: Any, *, plain: bool) -> list[FieldRow]:
     """Return a row for each value that changed in an answer or a schema, with marks on its words."""
     changes = compare_values(old, new).changes
     rows = [
-        (change.place or WHOLE, in_one(change.operations, plain=plain, context=AROUND))
+        (change.place or WHOLE, clipped(in_one(change.operations, plain=plain, context=AROUND)))
         for change in changes[:MOST_CHANGES]
     ]
     if (more := len(changes) - MOST_CHANGES) > 0:

@@ -1,8 +1,10 @@
 """Try two versions of a template on the same records, and print them: next to each other if there is room."""
 
+from collections.abc import Mapping
 from contextlib import ExitStack, suppress
 from dataclasses import replace
 from decimal import Decimal
+from typing import Any
 
 from rich.console import Console
 from rich.padding import Padding
@@ -12,12 +14,13 @@ from rich.text import Text
 from db.readers.audit.filters import FilterError
 from db.words import SUCCEEDED
 from presswork.commands.trying.try_changes import AROUND, HASH_SHOWN, print_change, print_prompt_change, reads_other
-from presswork.commands.trying.try_fields import WHOLE, answer_rows
+from presswork.commands.trying.try_fields import MOST_FIELDS, WHOLE, answer_rows, clipped, value_in_full, value_text
 from presswork.commands.trying.try_json import changes_json, trial_json
 from presswork.commands.trying.try_line import live_line
 from presswork.commands.trying.try_record import cost_in_words, ending_of, figures_of
 from presswork.commands.trying.try_template import AskedTrials
 from presswork.commands.trying.try_totals import exit_status, print_warnings
+from presswork.differences.json_differences import compare_values
 from presswork.differences.operations import Operation
 from presswork.differences.text_differences import compare_texts
 from presswork.errors import ConfigurationError
@@ -117,26 +120,26 @@ def _print_columns(console: Console, before: TriedRecord, now: TriedRecord, labe
 
 
 def _column_rows(before: TriedRecord, now: TriedRecord, *, plain: bool) -> list[tuple[str, Text, Text]]:
-    old, new = (dict(answer_rows(each)) or {WHOLE: screen.data(each.error or each.status)} for each in (before, now))
-    rows: list[tuple[str, Text, Text]] = []
-    for name in dict.fromkeys((*new, *old)):
-        left, right = old.get(name, Text()), new.get(name, Text())
-        if left.plain == right.plain:
-            right = Text("the same", "dim")
-        elif before.output is not None and now.output is not None:
-            left, right = _marked(left.plain, right.plain, plain=plain)
-        rows.append((visible(name), left, right))
-    return [*rows, ("", _figures(before), _figures(now))]
+    if isinstance(before.output, Mapping) and isinstance(now.output, Mapping):
+        rows = [_field(name, before.output, now.output, plain=plain) for name in {**now.output, **before.output}]
+    else:
+        sides = [dict(answer_rows(each)) or {WHOLE: screen.data(each.error or each.status)} for each in (before, now)]
+        names = dict.fromkeys((*sides[1], *sides[0]))
+        rows = [(visible(name), sides[0].get(name, Text()), sides[1].get(name, Text())) for name in names]
+    return [*rows[:MOST_FIELDS], ("", _figures(before), _figures(now))]
+
+
+def _field(name: str, old: Mapping[str, Any], new: Mapping[str, Any], *, plain: bool) -> tuple[str, Text, Text]:
+    if name in old and name in new and compare_values(old[name], new[name]).is_equal:
+        return visible(name), value_text(old[name]), Text("the same", "dim")
+    texts = (value_in_full(side[name]) if name in side else "" for side in (old, new))
+    operations = compare_texts(*texts)
+    old_marked = old_side(operations, plain=plain, context=AROUND)
+    return visible(name), clipped(old_marked), clipped(new_side(operations, plain=plain, context=AROUND))
 
 
 def _figures(record: TriedRecord) -> Text:
     return Text(" · ".join([ending_of(record), *figures_of(record)]), "dim")
-
-
-def _marked(old: str, new: str, *, plain: bool) -> tuple[Text, Text]:
-    operations = compare_texts(old, new)
-    old_marked = old_side(operations, plain=plain, context=AROUND)
-    return old_marked, new_side(operations, plain=plain, context=AROUND)
 
 
 def _print_costs(console: Console, old: Trial, new: Trial, label: str) -> None:
