@@ -103,7 +103,7 @@ def print_rows(console: Console, rows: Sequence[FieldRow], indent: int = 4) -> N
         made.add_column(style="cyan", no_wrap=True)
         made.add_column(overflow="fold")
         for name, value in rows:
-            made.add_row(visible(name), value)
+            made.add_row(screen.data(name), value)
         console.print(Padding(made, (0, 0, 0, indent)))
     else:
         for name, value in rows:

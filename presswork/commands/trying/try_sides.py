@@ -24,7 +24,6 @@ from presswork.differences.json_differences import compare_values
 from presswork.differences.operations import Operation
 from presswork.differences.text_differences import compare_texts
 from presswork.errors import ConfigurationError
-from presswork.escaping import visible
 from presswork.settings import Settings
 from presswork.terminal import screen
 from presswork.terminal.difference_view import in_one, is_plain, new_side, old_side
@@ -112,30 +111,30 @@ def _print_columns(console: Console, before: TriedRecord, now: TriedRecord, labe
     console.print(screen.data(now.key, "bold"))
     made = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), expand=True, header_style="dim")
     made.add_column("", style="cyan", max_width=24, overflow="fold")
-    made.add_column(visible(label), ratio=1, overflow="fold")
+    made.add_column(screen.data(label), ratio=1, overflow="fold")
     made.add_column(THIS, ratio=1, overflow="fold")
     for row in _column_rows(before, now, plain=is_plain(console)):
         made.add_row(*row)
     console.print(Padding(made, (0, 0, 0, 2)))
 
 
-def _column_rows(before: TriedRecord, now: TriedRecord, *, plain: bool) -> list[tuple[str, Text, Text]]:
+def _column_rows(before: TriedRecord, now: TriedRecord, *, plain: bool) -> list[tuple[Text, Text, Text]]:
     if isinstance(before.output, Mapping) and isinstance(now.output, Mapping):
         rows = [_field(name, before.output, now.output, plain=plain) for name in {**now.output, **before.output}]
     else:
         sides = [dict(answer_rows(each)) or {WHOLE: screen.data(each.error or each.status)} for each in (before, now)]
         names = dict.fromkeys((*sides[1], *sides[0]))
-        rows = [(visible(name), sides[0].get(name, Text()), sides[1].get(name, Text())) for name in names]
-    return [*rows[:MOST_FIELDS], ("", _figures(before), _figures(now))]
+        rows = [(screen.data(name), sides[0].get(name, Text()), sides[1].get(name, Text())) for name in names]
+    return [*rows[:MOST_FIELDS], (Text(), _figures(before), _figures(now))]
 
 
-def _field(name: str, old: Mapping[str, Any], new: Mapping[str, Any], *, plain: bool) -> tuple[str, Text, Text]:
+def _field(name: str, old: Mapping[str, Any], new: Mapping[str, Any], *, plain: bool) -> tuple[Text, Text, Text]:
     if name in old and name in new and compare_values(old[name], new[name]).is_equal:
-        return visible(name), value_text(old[name]), Text("the same", "dim")
+        return screen.data(name), value_text(old[name]), Text("the same", "dim")
     texts = (value_in_full(side[name]) if name in side else "" for side in (old, new))
     operations = compare_texts(*texts)
     old_marked = old_side(operations, plain=plain, context=AROUND)
-    return visible(name), clipped(old_marked), clipped(new_side(operations, plain=plain, context=AROUND))
+    return screen.data(name), clipped(old_marked), clipped(new_side(operations, plain=plain, context=AROUND))
 
 
 def _figures(record: TriedRecord) -> Text:
@@ -146,7 +145,11 @@ def _print_costs(console: Console, old: Trial, new: Trial, label: str) -> None:
     """Print what the answers of both took, whenever they were requested, and what was requested now."""
     sides = [_side(trial) for trial in (old, new)]
     console.print()
-    console.print(screen.table(["", label, THIS], [(name, *(side[name] for side in sides)) for name in sides[0]]))
+    made = Table.grid(padding=(0, 2, 0, 0))
+    made.add_row("", screen.data(label, "dim"), Text(THIS, "dim"))
+    for name in sides[0]:
+        made.add_row(Text(name, "dim"), *(side[name] for side in sides))
+    console.print(made)
 
 
 def _side(trial: Trial) -> dict[str, str]:
