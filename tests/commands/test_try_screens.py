@@ -22,6 +22,7 @@ from presswork.commands.trying.try_template import AskedTrials
 from presswork.commands.trying.try_totals import exit_status, print_totals
 from presswork.output_classes.validate import Fault
 from presswork.prompts.rendering.marking import MarkedPrompt, PromptPiece
+from presswork.report.progress import Progress
 from presswork.terminal.flags import TryFlags
 from presswork.trying.trials import Asked, TokenCounts, Trial, TriedRecord
 from presswork.trying.versions import OpenedVersion
@@ -305,6 +306,8 @@ def test_line_says_what_is_waited_for() -> None:
     for _record in range(4):
         line.one_ended()
     assert line.words().startswith("recording")
+    line.opened(Progress("run", "notes", "sandbox", is_stopping=lambda: True))
+    assert line.words().startswith("Stopping: waiting for the requests in flight.")
     line.watch(["notes.md.j2", HOSTILE])
     assert line.words() == f"Waiting for a save of notes.md.j2, {HARMLESS}. Ctrl-C ends."
     assert "and 2 more." in waiting_in_words(list("abcdef"))

@@ -124,7 +124,8 @@ def print_session(console: Console, now: Trial, before: Trial | None, cap: float
         requests = counted(now.requests, "request")
         parts[-1] = f"{requests}, {tokens_in_words(now.tokens)}, {cost_in_words(now.cost_usd)}"
     if before is not None and before.requests and now.requests and before.cost_usd and now.cost_usd:
-        parts[-1] += f" ({_moved_cost(now.cost_usd - before.cost_usd) or 'as before'})"
+        moved = _moved_cost(now.cost_usd - before.cost_usd)
+        parts[-1] += f" ({moved})" if moved else ""
     made_up = " (sandbox)" if now.endpoint == SANDBOX else ""
     parts.append(f"in all {dollars(now.session_usd)} of ${cap:,.2f}{made_up}")
     console.print()
