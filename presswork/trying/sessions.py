@@ -116,7 +116,8 @@ class TrySession:
             ended = EndedRecords(run, template.name, inputs.keys, on_record)
             async with in_background(ended.keep_looking(), "presswork-trial"):
                 await run.generate(template.name, inputs.source, variants=inputs.variants)
-            trial = _trial(run, template.name, inputs, await ended.look())
+                records = await ended.look()
+            trial = _trial(run, template.name, inputs, records)
         reason = run.context.stopper.reason
         if reason is not None:
             # All answers came in the time that a stop leaves to requests in flight, but no further trial is wanted.

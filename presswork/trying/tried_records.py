@@ -33,6 +33,7 @@ class EndedRecords:
         self._keys = keys
         self._tell = tell
         self._found: dict[str, TriedRecord] = {}
+        self._looking = asyncio.Lock()
 
     async def keep_looking(self) -> None:
         """Look again and again, until the task is cancelled."""
@@ -46,14 +47,13 @@ class EndedRecords:
     async def look(self) -> list[TriedRecord]:
         """Return the records that have ended by now, in the order of their keys."""
         ledger = self._run.ledger
-        left = [key for key in self._keys if key not in self._found]
-        new = await ledger.writer.read(_read_ended, ledger.engine, ledger.run_id, self._step, left)
-        for key, record in new.items():
-            # Two looks may overlap.
-            if key not in self._found:
-                self._found[key] = record
+        async with self._looking:
+            left = [key for key in self._keys if key not in self._found]
+            new = await ledger.writer.read(_read_ended, ledger.engine, ledger.run_id, self._step, left)
+            for key, record in new.items():
                 if self._tell is not None:
                     self._tell(record)
+                self._found[key] = record
         return [self._found[key] for key in self._keys if key in self._found]
 
 
