@@ -39,7 +39,7 @@ class Settings(BaseModel):
     itpm: int | None = Field(None, ge=1, description="Maximum input tokens a minute.")
     otpm: int | None = Field(None, ge=1, description="Maximum output tokens a minute.")
     chunk_size: int | None = Field(
-        None, ge=1, le=1000, description="Prompts in a chunk. Default: 1 for small jobs, else 50."
+        None, ge=1, le=1000, description="Prompts in a chunk. Default: 1 for small jobs, else 100."
     )
     max_cost: float | None = Field(None, gt=0, description="US dollars that a run may spend, including resumed runs.")
 
@@ -115,8 +115,9 @@ def load_settings() -> Settings:
     try:
         return Settings()
     except ValidationError as error:
-        faults = [("_".join(map(str, item["loc"])), item["msg"]) for item in error.errors()]
-        wrong = "; ".join(f"{SETTINGS_PREFIX}{name.upper()}: {why}" for name, why in faults)
+        wrong = "; ".join(
+            f"{SETTINGS_PREFIX}{'_'.join(map(str, item['loc'])).upper()}: {item['msg']}" for item in error.errors()
+        )
         raise ConfigurationError(f"A setting is wrong: {wrong}.") from None
 
 
