@@ -211,9 +211,7 @@ class TryFlags(Flags):
     refresh: Annotated[
         bool, Option("--refresh", help="Ask again for answers that the ledger has. This costs money.")
     ] = False
-    sandbox: Annotated[
-        bool, Option("--sandbox", help="Let the sandbox make up the answers, for nothing.")
-    ] = False
+    sandbox: Annotated[bool, Option("--sandbox", help="Let the sandbox make up the answers, for nothing.")] = False
 
 
 def parse_sets(items: list[str] | None) -> dict[str, str]:
