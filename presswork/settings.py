@@ -39,7 +39,7 @@ class Settings(BaseModel):
     itpm: int | None = Field(None, ge=1, description="Maximum input tokens a minute.")
     otpm: int | None = Field(None, ge=1, description="Maximum output tokens a minute.")
     chunk_size: int | None = Field(
-        None, ge=1, le=1000, description="Prompts in a chunk. Default: 1 for small jobs, else 50."
+        None, ge=1, le=1000, description="Prompts in a chunk. Default: 1 for small jobs, else 100."
     )
     max_cost: float | None = Field(None, gt=0, description="US dollars that a run may spend, including resumed runs.")
 
