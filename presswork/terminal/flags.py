@@ -128,7 +128,7 @@ class StatusFlags(Flags):
 
 
 class DownFlags(Flags):
-    """Stop what `presswork up` started, and nothing else.
+    """Stop what `presswork up` started, and the server that stayed after a command.
 
     Stops the worker's flow runs as Ctrl-C does: they wait for the requests in flight and record them.
     """
