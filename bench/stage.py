@@ -21,7 +21,7 @@ from bench.material import TEMPLATE, write_source, write_templates
 from bench.meter import Sample, child_running
 from bench.postgres import own_postgres
 from db.ledger.connecting import connect_ledger, upgrade
-from presswork.operate.command_server.held_server import own_server
+from presswork.operate.command_server.server_context import own_server
 from presswork.operate.prefect_server import QUIET
 from presswork.settings import ROOT
 from sandbox import Switches, sandbox_process

@@ -17,7 +17,7 @@ from presswork.known_models import EFFORTS, LIFECYCLES, MODELS, THINKING_TYPES, 
 
 T = TypeVar("T", bound=str)
 
-__all__ = ["DEFAULT_MODEL", "MODELS", "Model", "ModelFacts", "NotTold"]
+__all__ = ["DEFAULT_MODEL", "MODELS", "Model", "ModelFacts", "ModelsByName", "NotTold"]
 
 DEFAULT_MODEL = "claude-sonnet-4-6"
 SOON_DAYS = 60
@@ -82,6 +82,10 @@ class NotTold:
 
     message: str
     is_unknown: bool = False
+
+
+ModelsByName = Mapping[str, Model | NotTold]
+"""What an endpoint reports about models, by the names that were asked for."""
 
 
 def read_model_facts(info: Any) -> ModelFacts:

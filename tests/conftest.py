@@ -27,7 +27,7 @@ from sqlalchemy.exc import OperationalError
 
 from bench.postgres import own_postgres
 from db.ledger.connecting import connect_ledger, open_ledger, upgrade
-from presswork.operate.command_server.held_server import own_server
+from presswork.operate.command_server.server_context import own_server
 
 ROOT = Path(__file__).resolve().parent.parent
 CHINOOK = Path(os.environ.get("PRESSWORK_TEST_CHINOOK", ROOT.parent / "shared" / "data" / "chinook.sqlite"))

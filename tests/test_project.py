@@ -18,6 +18,7 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 from pytest_socket import SocketConnectBlockedError
 
+from presswork.errors import ConfigurationError
 from presswork.settings import Settings, load_settings
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -190,3 +191,21 @@ def test_byte_order_mark_in_env_is_allowed(tmp_path: Path, monkeypatch: pytest.M
 
     assert load_settings().concurrency == 7
     assert dotenv.dotenv_values(tmp_path / ".env") == {"PRESSWORK_CONCURRENCY": "7"}
+
+
+def test_settings_are_read_in_any_case_and_what_is_given_comes_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("presswork_concurrency", "7")
+    monkeypatch.setenv("PRESSWORK_CHUNK_SIZE", "9")
+
+    assert (Settings().concurrency, Settings().chunk_size) == (7, 9)
+    assert Settings(concurrency=3).concurrency == 3
+
+
+def test_wrong_settings_are_named_without_their_values(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PRESSWORK_CONCURRENCY", "kraken")
+    monkeypatch.setenv("PRESSWORK_RPM", "")
+    with pytest.raises(ConfigurationError) as raised:
+        load_settings()
+
+    assert re.findall(r"PRESSWORK_\w+", str(raised.value)) == ["PRESSWORK_CONCURRENCY", "PRESSWORK_RPM"]
+    assert "kraken" not in str(raised.value)

@@ -7,14 +7,15 @@ returns after another has taken its place.
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import cache
 from itertools import groupby
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, bindparam, select, update
+from sqlalchemy import ColumnElement, Connection, Executable, bindparam, select, update
 
 from db.ledger.rows import GenerationRow
-from db.session import among
 from db.tables import Generation, WorkingRow
+from db.tables.prepared import among_those, one_value
 
 
 @dataclass
@@ -53,10 +54,9 @@ def mark_replaced(connection: Connection, generations: Sequence[GenerationRow]) 
 
 
 def _outcomes(connection: Connection, run_id: str, step: str, keys: Sequence[str]) -> dict[str, _Outcomes]:
-    g = Generation
-    columns = (g.id, g.record_key, g.record_hash, g.template_hash, g.replaced_by)
     found: defaultdict[str, list[Any]] = defaultdict(list)
-    for row in connection.execute(select(*columns).where(*of_step(connection, g, run_id, step, keys))):
+    dialect = connection.dialect.name
+    for row in connection.execute(_outcomes_of(dialect), step_parameters(run_id, step, keys, dialect)):
         found[row.record_key].append(row)
     outcomes = {}
     for key, rows in found.items():
@@ -86,8 +86,19 @@ def by_step(rows: Sequence[Any]) -> Iterator[tuple[str, str, list[Any]]]:
         yield run_id, step, list(group)
 
 
-def of_step(
-    connection: Connection, table: type[Generation] | type[WorkingRow], run_id: str, step: str, keys: Sequence[str]
-) -> tuple[ColumnElement[bool], ...]:
-    """Select the rows of these records in a step of a run."""
-    return table.run_id == run_id, table.step == step, among(table.record_key, keys, connection.dialect.name)
+def of_step(table: type[Generation] | type[WorkingRow], dialect: str) -> tuple[ColumnElement[bool], ...]:
+    """Select the rows of records in a step of a run, which are the parameters that `step_parameters` returns."""
+    place = (table.run_id == bindparam("of_run"), table.step == bindparam("of_step"))
+    return *place, among_those(table.record_key, "of_keys", dialect)
+
+
+def step_parameters(run_id: str, step: str, keys: Sequence[str], dialect: str) -> dict[str, Any]:
+    """Return the parameters of a statement with `of_step`."""
+    return {"of_run": run_id, "of_step": step, "of_keys": one_value(keys, dialect)}
+
+
+@cache
+def _outcomes_of(dialect: str) -> Executable:
+    g = Generation
+    columns = (g.id, g.record_key, g.record_hash, g.template_hash, g.replaced_by)
+    return select(*columns).where(*of_step(g, dialect))

@@ -6,39 +6,37 @@ batch again changes nothing. What a trial writes or confirms never changes `cont
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from functools import cache
 from typing import Any
 
 from sqlalchemy import (
     ColumnElement,
     Connection,
-    and_,
+    Executable,
     bindparam,
     case,
     delete,
     func,
     literal,
-    null,
     or_,
     select,
-    true,
     update,
 )
-from sqlalchemy.dialects import postgresql, sqlite
 
 from db.columns import UtcDateTime
-from db.ledger.replacing import by_step, of_step
+from db.ledger.replacing import by_step, of_step, step_parameters
 from db.ledger.rows import ConfirmedRow, GenerationRow, values_of
 from db.session import among
 from db.tables import Generation, StandingContent, StoredRun, StoredStep, WorkingRow
+from db.tables.content_upserts import content_statements, dialect_of
+from db.tables.prepared import one_value
 from db.words import CRASHED, FAILED, OPEN, SKIPPED, SUCCEEDED, TRY
 
 C = StandingContent
-CONTENT_KEY = (C.flow, C.step, C.endpoint, C.record_key)
-CONTENT = (C.generation_id, C.since, C.confirmed_run_id, C.confirmed_at, C.confirmed)
-FAILURE = (C.failing_id, C.failing_run_id, C.failing_at)
 COUNTED_IN = {SUCCEEDED: "unchanged", FAILED: "failed_again", SKIPPED: "skipped_again"}
 """The column of run_steps that counts confirmed records, by their status."""
 _WORKING = tuple(column.name for column in WorkingRow.__table__.c)
+_TRIGGER = select(StoredRun.trigger).where(StoredRun.id == bindparam("of_run"))
 
 
 def update_content(connection: Connection, generations: Sequence[GenerationRow]) -> None:
@@ -47,13 +45,10 @@ def update_content(connection: Connection, generations: Sequence[GenerationRow])
     Those of a trial only end the confirmations of their own run.
     """
     for run_id, step, its_rows in by_step(sorted(generations, key=lambda row: row.id)):
-        is_trial = connection.scalar(select(StoredRun.trigger).where(StoredRun.id == run_id)) == TRY
+        is_trial = connection.scalar(_TRIGGER, {"of_run": run_id}) == TRY
         for rows in _each_record_once(its_rows):
             if not is_trial:
-                written = among(Generation.id, [row.id for row in rows], connection.dialect.name)
-                _stamp_replaced(connection, written)
-                write_content(connection, written)
-                write_failing(connection, written)
+                _make_current(connection, [row.id for row in rows])
             _uncount_confirmed(connection, run_id, step, [row.record_key for row in rows])
 
 
@@ -94,17 +89,16 @@ def _each_record_once(rows: Sequence[GenerationRow]) -> Iterator[list[Generation
     yield from parts
 
 
-def _stamp_replaced(connection: Connection, written: ColumnElement[bool]) -> None:
+def _make_current(connection: Connection, ids: Sequence[str]) -> None:
+    statements, of_ids = content_statements(connection.dialect.name), {"ids": one_value(ids, connection.dialect.name)}
+    for confirmed in statements.confirmed:
+        _stamp_replaced(connection, connection.execute(confirmed, of_ids).all())
+    connection.execute(statements.content, of_ids)
+    connection.execute(statements.failing, of_ids)
+
+
+def _stamp_replaced(connection: Connection, replaced: Sequence[Any]) -> None:
     """Copy the confirmation counts of `content` to the generations that are about to be replaced in it."""
-    same = and_(*(column == Generation.__table__.c[column.name] for column in CONTENT_KEY))
-    replaced: list[Any] = []
-    for current, times, last, newer in (
-        (C.generation_id, C.confirmed, C.confirmed_at, Generation.status == SUCCEEDED),
-        (C.failing_id, C.failing, C.failing_at, true()),
-    ):
-        confirmed = select(current, times, last).join(Generation, same).where(written, newer, times > 0)
-        # Locked until the commit, because a confirmation after this read would be lost.
-        replaced += connection.execute(confirmed.where(current < Generation.id).with_for_update(of=C)).all()
     if replaced:
         stamp = update(Generation).where(Generation.id == bindparam("replaced"))
         connection.execute(
@@ -113,59 +107,19 @@ def _stamp_replaced(connection: Connection, written: ColumnElement[bool]) -> Non
         )
 
 
-def write_content(connection: Connection, written: ColumnElement[bool]) -> None:
-    """Make the succeeded ones of these generations the current content, unless there is newer content."""
-    g = Generation
-    columns = [*CONTENT_KEY, *CONTENT, C.failing]
-    found = select(*_key_of(), g.id, g.created_at, g.run_id, g.created_at, literal(0), literal(0))
-    made = (
-        _dialect(connection)
-        .insert(C)
-        .from_select(columns, found.where(written, g.status == SUCCEEDED).order_by(*_key_of()))
-    )
-    new = made.excluded
-    keeps = C.failing_id > new.generation_id
-    failure = {
-        name: case((keeps, getattr(C, name)), else_=null()) for name in ("failing_id", "failing_run_id", "failing_at")
-    }
-    content = {name: new[name] for name in ("generation_id", "since", "confirmed_run_id", "confirmed_at", "confirmed")}
-    newest = made.on_conflict_do_update(
-        index_elements=[column.name for column in CONTENT_KEY],
-        set_={**content, **failure, "failing": case((keeps, C.failing), else_=0)},
-        where=or_(C.generation_id.is_(None), new.generation_id > C.generation_id),
-    )
-    connection.execute(newest)
-
-
-def write_failing(connection: Connection, written: ColumnElement[bool]) -> None:
-    """Make those of these generations that did not succeed the current failures, unless there are newer outcomes."""
-    g = Generation
-    columns = [*CONTENT_KEY, *FAILURE, C.failing, C.confirmed]
-    found = select(*_key_of(), g.id, g.run_id, g.created_at, literal(0), literal(0))
-    made = (
-        _dialect(connection)
-        .insert(C)
-        .from_select(columns, found.where(written, g.status != SUCCEEDED).order_by(*_key_of()))
-    )
-    new = made.excluded
-    newest = made.on_conflict_do_update(
-        index_elements=[column.name for column in CONTENT_KEY],
-        set_={column.name: new[column.name] for column in (*FAILURE, C.failing)},
-        where=and_(
-            or_(C.generation_id.is_(None), new.failing_id > C.generation_id),
-            or_(C.failing_id.is_(None), new.failing_id > C.failing_id),
-        ),
-    )
-    connection.execute(newest)
-
-
 def _uncount_confirmed(connection: Connection, run_id: str, step: str, keys: Sequence[str]) -> None:
     """Stop counting records as confirmed for which the same run has now written a generation."""
-    confirmed = of_step(connection, WorkingRow, run_id, step, keys)
-    gone = delete(WorkingRow).where(*confirmed, WorkingRow.status.is_not(None)).returning(WorkingRow.status)
-    statuses = [str(status) for status in connection.scalars(gone)]
+    dialect = connection.dialect.name
+    gone = connection.scalars(_uncounted(dialect), step_parameters(run_id, step, keys, dialect))
+    statuses = [str(status) for status in gone]
     if statuses:
         _count(connection, run_id, step, {COUNTED_IN[status]: -statuses.count(status) for status in set(statuses)})
+
+
+@cache
+def _uncounted(dialect: str) -> Executable:
+    confirmed = (*of_step(WorkingRow, dialect), WorkingRow.status.is_not(None))
+    return delete(WorkingRow).where(*confirmed).returning(WorkingRow.status)
 
 
 def _confirm_alike(
@@ -193,7 +147,9 @@ def _confirm_alike(
     found = select(*own).where(*place, *_still_current(rows, status, dialect), ~written)
     # The values are in the ledger already, and passing them row by row would take twice the time.
     new = set(
-        connection.scalars(_insert_confirmed(_dialect(connection).insert(WorkingRow).from_select(_WORKING, found)))
+        connection.scalars(
+            _insert_confirmed(dialect_of(connection.dialect.name).insert(WorkingRow).from_select(_WORKING, found))
+        )
     )
     if new and noted:
         _note(connection, place, [row for row in rows if row.record_key in new], status)
@@ -204,7 +160,11 @@ def _confirm_alike(
         for key in connection.scalars(select(Generation.record_key).where(*counts, of_rest)):
             del rest[key]
     if rest:
-        new |= set(connection.scalars(_insert_confirmed(_dialect(connection).insert(WorkingRow)), list(rest.values())))
+        new |= set(
+            connection.scalars(
+                _insert_confirmed(dialect_of(connection.dialect.name).insert(WorkingRow)), list(rest.values())
+            )
+        )
     return len(new)
 
 
@@ -252,15 +212,7 @@ def _count(connection: Connection, run_id: str, step: str, more: dict[str, int])
     of_step = (StoredStep.run_id == run_id, StoredStep.step == step)
     # Only a spill file may name a step without a row. An upsert each time would be slow: its statement is never cached.
     if not connection.execute(update(StoredStep).where(*of_step).values(added)).rowcount:
-        made = _dialect(connection).insert(StoredStep)
+        made = dialect_of(connection.dialect.name).insert(StoredStep)
         place = select(func.coalesce(func.max(StoredStep.position), 0) + 1).where(StoredStep.run_id == run_id)
         row = made.values(run_id=run_id, step=step, position=place.scalar_subquery(), state=OPEN, **more)
         connection.execute(row.on_conflict_do_update(index_elements=["run_id", "step"], set_=added))
-
-
-def _key_of() -> list[Any]:
-    return [Generation.__table__.c[column.name] for column in CONTENT_KEY]
-
-
-def _dialect(connection: Connection) -> Any:
-    return postgresql if connection.dialect.name == "postgresql" else sqlite

@@ -7,17 +7,18 @@ its confirmation counts and its successor. lifecycle.py begins and ends runs.
 """
 
 from collections.abc import Sequence
-from functools import partial
+from functools import cache, partial
 
 from sqlalchemy import Connection, Engine, Executable, bindparam, or_, select, update
 
 from db.ledger import claims, leases, standing
 from db.ledger.refused_rows import RefusalFinder, RefusedRow, is_refusal, storable
 from db.ledger.replacing import mark_replaced
-from db.ledger.rows import Row, SettledRow, TemplateRow, WriteBatch, names_of, values_of
+from db.ledger.rows import PARTS, Row, SettledRow, TemplateRow, WriteBatch, names_of, values_of
 from db.rollups.marks import unmark
 from db.session import begin_write, in_parts
 from db.tables import Attempt, insert_missing
+from db.tables.prepared import prepared
 from db.words import CRASHED, NOT_SENT
 
 _settle = (
@@ -61,7 +62,7 @@ def _commit(engine: Engine, batch: WriteBatch, lease: leases.Lease | None, finde
             leases.check(connection, lease)
         for part, rows in batch.parts():
             if rows and part != "confirmed":
-                statement = _statement(type(rows[0]), connection.dialect.name)
+                statement = _statement(PARTS[part], connection.dialect.name)
                 own = mark_replaced(connection, batch.generations) if part == "generations" else rows
                 if put(connection, statement, own) < len(own) and part == "generations":
                     # Some were written before, or another process of the run has just written the same records.
@@ -102,4 +103,9 @@ def add_templates(engine: Engine, templates: Sequence[TemplateRow]) -> None:
 
 
 def _statement(kind: type[Row], dialect: str) -> Executable:
-    return _settle if kind is SettledRow else insert_missing(kind.table, dialect)
+    return _settle if kind is SettledRow else _insert(kind.table, names_of(kind), dialect)
+
+
+@cache
+def _insert(table: str, columns: tuple[str, ...], dialect: str) -> Executable:
+    return prepared(insert_missing(table, dialect), dialect, columns)

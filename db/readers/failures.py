@@ -57,7 +57,10 @@ def without_content(engine: Engine, run_id: str, limit: int = 10) -> list[Row[An
 
 
 def count_unlisted(engine: Engine, run_id: str) -> int:
-    """Count the failures that a run repeated but that are no longer listed, because later runs did these records."""
+    """Count the failures that a run repeated but that are no longer listed, because later runs did these records.
+
+    A trial that has ended lists none of them, because it changes nothing in `content`.
+    """
     repeated = confirmed_failures(engine, run_id).subquery()
     counted = select(func.coalesce(func.sum(StoredStep.failed_again + StoredStep.skipped_again), 0))
     listed = select(func.count()).select_from(repeated)

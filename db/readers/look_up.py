@@ -3,14 +3,13 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
 
-from sqlalchemy import ColumnElement, Engine, Row, Text, and_, case, cast, or_, select
+from sqlalchemy import ColumnElement, Engine, Text, and_, case, cast, or_, select
 
 from db.session import among, rows_of
 from db.tables import Attempt, Generation
-from db.trials import is_of_trial
-from db.words import BAD_OUTCOMES, FAILED, PERHAPS_BILLED, REQUESTED, SUCCEEDED, WRONG_MODEL, Status
+from db.tried_rows import is_of_trial
+from db.words import BAD_OUTCOMES, FAILED, PERHAPS_BILLED, REQUESTED, SUCCEEDED, WRONG_MODEL
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,16 +29,6 @@ class PromptHistory:
     wrong_model: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class BadOutcome:
-    """A generation without content, as the outcome of a prompt."""
-
-    generation_id: str
-    status: Status
-    kind: str | None
-    message: str | None
-
-
 def look_up(engine: Engine, hashes: Sequence[str], *, since: datetime | None = None) -> dict[str, PromptHistory]:
     """Look up a page of prompts in one query; prompts without an outcome, or none `since` then, are not returned.
 
@@ -50,13 +39,16 @@ def look_up(engine: Engine, hashes: Sequence[str], *, since: datetime | None = N
     answered_by = by_ordinal.limit(1).scalar_subquery()
     ending = (Generation.status, Generation.error_kind, case((Generation.error_kind == WRONG_MODEL, answered_by)))
     content = (Generation.id, cast(Generation.output, Text), Generation.output_hash, Generation.record_hash)
-    which = [or_(Generation.status == SUCCEEDED, and_(_is_bad_outcome(), ~is_of_trial(Generation.run_id)))]
+    which = [
+        among(Generation.prompt_hash, hashes, engine.dialect.name),
+        Generation.origin.in_(REQUESTED),
+        or_(Generation.status == SUCCEEDED, and_(_is_bad_outcome(), ~is_of_trial(Generation.run_id))),
+    ]
     if since is not None:
         which.append(Generation.created_at >= since)
+    statement = select(Generation.prompt_hash, *ending, *content).where(*which).order_by(Generation.id)
     found: dict[str, PromptHistory] = {}
-    for prompt_hash, status, kind, model, generation_id, output, output_hash, record_hash in _requested(
-        engine, hashes, (*ending, *content), *which
-    ):
+    for prompt_hash, status, kind, model, generation_id, output, output_hash, record_hash in rows_of(engine, statement):
         before = found.get(prompt_hash, PromptHistory())
         if status == SUCCEEDED:
             found[prompt_hash] = PromptHistory(generation_id, output, output_hash, record_hash)
@@ -65,25 +57,6 @@ def look_up(engine: Engine, hashes: Sequence[str], *, since: datetime | None = N
             count = before.bad_outcomes + 1
             found[prompt_hash] = PromptHistory(bad_outcomes=count, last_bad=last, wrong_model=model)
     return found
-
-
-def bad_outcomes_of(engine: Engine, run_ids: Sequence[str], hashes: Sequence[str]) -> dict[str, BadOutcome]:
-    """Return each prompt's newest bad outcome in these runs, if they requested it and may have paid for it."""
-    columns = (Generation.id, Generation.status, Generation.error_kind, Generation.error_message)
-    rows = _requested(engine, hashes, columns, Generation.run_id.in_(run_ids), _is_bad_outcome())
-    return {
-        prompt_hash: BadOutcome(generation_id, status, kind, message)
-        for prompt_hash, generation_id, status, kind, message in rows
-    }
-
-
-def _requested(
-    engine: Engine, hashes: Sequence[str], columns: Sequence[Any], *which: ColumnElement[bool]
-) -> list[Row[Any]]:
-    """Read the generations of these prompts whose answer was requested, not reused; the oldest first."""
-    of_prompts = (among(Generation.prompt_hash, hashes, engine.dialect.name), Generation.origin.in_(REQUESTED))
-    statement = select(Generation.prompt_hash, *columns).where(*of_prompts, *which).order_by(Generation.id)
-    return rows_of(engine, statement)
 
 
 def _is_bad_outcome() -> ColumnElement[bool]:

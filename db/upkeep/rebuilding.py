@@ -11,10 +11,10 @@ from typing import Any
 
 from sqlalchemy import Connection, Engine, case, delete, func, select, union, update
 
-from db.ledger.standing import write_content, write_failing
 from db.session import among
 from db.tables import Generation, StandingContent
-from db.trials import is_of_trial
+from db.tables.content_upserts import content_of, failing_of
+from db.tried_rows import is_of_trial
 from db.upkeep.alone import begin_exclusive
 from db.upkeep.parts import Begin, Part, go_through
 from db.words import SUCCEEDED
@@ -116,11 +116,12 @@ def _correct(connection: Connection, part: Part, wrong: _Wrong) -> None:
     dialect, c = connection.dialect.name, StandingContent
     unknown = [key for key, (in_history, _in_content) in wrong.items() if in_history is None]
     connection.execute(delete(c).where(part.has(c), among(c.record_key, unknown, dialect)))
-    for which, nothing, write in ((0, _NO_CONTENT, write_content), (1, _NO_FAILURE, write_failing)):
+    for which, nothing, made_of in ((0, _NO_CONTENT, content_of), (1, _NO_FAILURE, failing_of)):
         differ = {
             key: in_history[which]
             for key, (in_history, in_content) in wrong.items()
             if in_history is not None and in_history[which] != (in_content or (None, None))[which]
         }
         connection.execute(update(c).where(part.has(c), among(c.record_key, list(differ), dialect)).values(nothing))
-        write(connection, among(Generation.id, [each for each in differ.values() if each is not None], dialect))
+        written = among(Generation.id, [each for each in differ.values() if each is not None], dialect)
+        connection.execute(made_of(dialect, written))

@@ -33,7 +33,7 @@ def sent_schema(schema: JsonSchema) -> JsonSchema:
     folder = _folder.get()
     if folder is None:
         return _by_sdk(schema)
-    file = folder / f"{_hash_of(version('anthropic') + json.dumps(schema, default=repr))}.json"
+    file = folder / f"{_hash_of(version('anthropic') + repr(schema))}.json"
     found = _read(file)
     if found is None:
         found = _by_sdk(schema)

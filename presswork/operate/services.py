@@ -15,6 +15,7 @@ from db.words import POOL
 from presswork.addresses import why_not
 from presswork.errors import ConfigurationError
 from presswork.operate import prefect_server
+from presswork.operate.command_server.retiring_server import retire_server
 from presswork.operate.deployments import deploy, ensure_pool
 from presswork.operate.installation import (
     SERVER,
@@ -120,7 +121,8 @@ def foreground_services(here: Installation, say: Say) -> Iterator[tuple[Supervis
 def _read_startable(here: Installation, say: Say) -> State:
     """Read which services already run; ConfigurationError if they, or the port, prevent a start.
 
-    If they are being stopped, wait for that first.
+    If they are being stopped, wait for that first. The server that stayed after a command ends, because later commands
+    use this one.
     """
     before = read_state(here.home) or State("", here.api)
     if before.stopping and (supervisor := before.living(SUPERVISOR)):
@@ -135,6 +137,9 @@ def _read_startable(here: Installation, say: Say) -> State:
             f"Prefect's server already runs here, at {before.api}, but the settings name {here.api}. "
             "Run `presswork down` first."
         )
+    _, note = retire_server(here.home)
+    if note:
+        say(f"{note} Later commands use the server that starts now.")
     return before
 
 

@@ -5,13 +5,13 @@ the errors of loading a template, and those that only a comparison finds: of the
 select, of the params with the SQL, of the limits with the model's.
 """
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import Literal
 
-from presswork.catalog import MODELS, Model, NotTold, ending, estimate_tokens, find_model
+from presswork.catalog import MODELS, Model, ModelsByName, NotTold, ending, estimate_tokens, find_model
 from presswork.errors import ConfigurationError, TemplateError, place_in
 from presswork.model_rules import misfits, request_settings
 from presswork.output_classes.classes import load_output_class
@@ -25,7 +25,6 @@ from presswork.prompts.templates import Template, list_templates, load_template
 from presswork.prompts.variables import Variable
 
 Level = Literal["error", "note"]
-ModelsByName = Mapping[str, Model | NotTold]
 _STOP_NO_RUN = frozenset({"model", "limits", "name"})
 
 

@@ -7,9 +7,11 @@ API can't accept. A template's version is the sha256 of its source and of all fi
 
 import hashlib
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from threading import Lock
 from typing import Any
 
 import jinja2
@@ -120,6 +122,11 @@ class Template:
         }
 
 
+MOST_LOADED = 64
+_LOADED: dict[tuple[Path, str], Template] = {}
+_LOADING = Lock()
+
+
 def list_templates(folder: Path) -> list[str]:
     """Return the names of the templates in a folder; files that begin with an underscore are parts of others."""
     files = [path.name for path in folder.glob(f"*{SUFFIX}") if path.is_file()]
@@ -143,7 +150,32 @@ def read_heads(
 
 
 def load_template(folder: Path, name: str) -> Template:
-    """Read a template and all its includes; TemplateError or OutputClassError gives file, line and remedy."""
+    """Read a template and all its includes; TemplateError or OutputClassError gives file, line and remedy.
+
+    A template whose files and output class are what they were is returned again: the checks before a run, the run and
+    its steps load the same templates, and a trial loads one at each save.
+    """
+    known = _LOADED.get((folder, name))
+    if known is None or not _is_current(folder, known):
+        known = _load(folder, name)
+        with _LOADING:
+            if len(_LOADED) >= MOST_LOADED:
+                _LOADED.clear()
+            _LOADED[folder, name] = known
+    return known
+
+
+def _is_current(folder: Path, known: Template) -> bool:
+    """Return whether loading a template again would give the same."""
+    with suppress(ConfigurationError):
+        as_it_is = all(_read(folder, file) == source for file, source in known.sources.items())
+        output = known.front.output
+        # A class that is made from the front matter's fields changes only with the file.
+        return as_it_is and (not isinstance(output, str) or load_output_class(output) is known.output_class)
+    return False
+
+
+def _load(folder: Path, name: str) -> Template:
     file = name + SUFFIX
     sources: dict[str, str] = {}
     environment = make_environment(jinja2.FunctionLoader(lambda wanted: blank_front_matter(sources[wanted])))

@@ -13,7 +13,7 @@ from prefect import settings as prefect
 from prefect.events.worker import EventsWorker
 from prefect.logging.handlers import APILogWorker
 
-from presswork.operate.command_server.held_server import CommandServer
+from presswork.operate.command_server.server_context import CommandServer
 from presswork.operate.installation import AUDIT, SERVER, read_state
 from presswork.operate.prefect_server import PrefectServerError, require_answer
 from presswork.settings import AUDIT_URL, Settings

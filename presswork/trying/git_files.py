@@ -71,14 +71,12 @@ class Revision:
         found: list[bytes] = []
         for blob in blobs:
             head, _line, rest = rest.partition(b"\n")
-            if not head.endswith(b" missing"):
-                size = int(head.split()[-1])
-                found.append(rest[:size])
-                rest = rest[size + 1 :]
-                continue
-            raise ConfigurationError(
-                f"The repository of {self.folder.name}/ lacks the file {blob[:10]} of {self.label}."
-            )
+            if head.endswith(b" missing"):
+                name = self.folder.name
+                raise ConfigurationError(f"The repository of {name}/ lacks the file {blob[:10]} of {self.label}.")
+            size = int(head.split()[-1])
+            found.append(rest[:size])
+            rest = rest[size + 1 :]
         return found
 
 
@@ -98,9 +96,8 @@ def find_revision(folder: Path, asked: str) -> Revision:
         raise ConfigurationError(f"{folder} is in no git repository that can be read: {_reason(inside)}.")
     # Git itself accepts no name that begins with a dash.
     is_name = asked.isprintable() and not asked.startswith("-") and bool(asked.strip())
-    found = (
-        _git(folder, "rev-parse", "--verify", "--quiet", "--end-of-options", f"{asked}^{{commit}}") if is_name else None
-    )
+    only = ("--verify", "--quiet", "--end-of-options")
+    found = _git(folder, "rev-parse", *only, f"{asked}^{{commit}}") if is_name else None
     if found is None or found.returncode:
         raise ConfigurationError(
             f"There is no revision {quoted(asked)} in the git repository of {folder.name}/. "

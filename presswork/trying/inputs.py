@@ -28,6 +28,7 @@ GIVEN_INPUTS = frozenset({"record", "params"})
 """What a template reads that is no step's output."""
 OPTIONS = "options"
 _LISTED = 5
+_OF_TRIAL = " It is a trial, which keeps no outcome that it found unchanged. Name a run."
 _UNCERTAIN = (
     "The run {run} found records of the step {step} unchanged, and a later run confirmed or changed them. Their "
     "content is that of the time, but the ledger does not say any more which of them this run selected."
@@ -75,13 +76,17 @@ def find_inputs(
     params = template.parse_params({**_known_params(run, template), **(sets or {})})
     asking = _Asking(ledger, run, template, params, read)
     own = read_outcomes(ledger, run, template.name, keys=keys, limit=None if keys else limit)
-    if not own and keys and all(template.key in {key, without_variant(key)} for key in keys):
-        # A fan-in has one outcome, whose key is in the template and may have been edited since.
+    if not own and keys and _are_of_fan_in(template, keys):
         own, keys = read_outcomes(ledger, run, template.name, limit=limit), ()
     if not own and run.steps.get(template.name, "") is not None:
         return _of_earlier_step(asking, keys, limit)
     _require_keys(asking, keys, [each.record_key for each in own], template.name)
     return _of_own_outcomes(asking, own)
+
+
+def _are_of_fan_in(template: Template, keys: Sequence[str]) -> bool:
+    """Return whether keys are that of a template's fan-in: it is in the template, so it may have been edited since."""
+    return template.select_sql is None and all(template.key in {key, without_variant(key)} for key in keys)
 
 
 def _known_params(run: PastRun, template: Template) -> dict[str, Any]:
@@ -200,10 +205,8 @@ def _of_earlier_step(asking: _Asking, keys: Sequence[str], limit: int | None) ->
     found = read_outcomes(asking.ledger, run, step, keys=keys, limit=None if keys else limit, with_content=True)
     _require_keys(asking, keys, [each.record_key for each in found], step)
     if not found:
-        trial = (
-            " It is a trial, which keeps no outcome that it found unchanged. Name a run." if run.trigger == TRY else ""
-        )
-        raise ConfigurationError(f"The step {step!r} of the run {run.id} has no content to read.{trial}")
+        more = _OF_TRIAL if run.trigger == TRY else ""
+        raise ConfigurationError(f"The step {step!r} of the run {run.id} has no content to read.{more}")
     source = _generations(asking, step, [each.generation_id for each in found])
     own_keys = (template.key,) if together else tuple(each.record_key for each in found)
     note = _note(run, step, found)

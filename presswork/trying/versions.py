@@ -62,7 +62,7 @@ def open_version(templates: Path, ledger: Engine | None, name: str, version: str
     """
     with TemporaryDirectory(prefix="presswork-version-", ignore_cleanup_errors=True) as temporary:
         # Messages about templates name the folder that they are in.
-        folder = Path(temporary) / templates.name
+        folder = Path(temporary) / (templates.resolve().name or "templates")
         folder.mkdir()
         if version.startswith(GIT):
             yield _from_git(templates, name, version.removeprefix(GIT), folder)
@@ -72,7 +72,8 @@ def open_version(templates: Path, ledger: Engine | None, name: str, version: str
 
 def _from_git(templates: Path, name: str, asked: str, folder: Path) -> OpenedVersion:
     revision = find_revision(templates, asked)
-    revision.write(folder)
+    with _written(folder, revision.label):
+        revision.write(folder)
     if not (folder / f"{name}{SUFFIX}").exists():
         there = ", ".join(list_templates(folder)) or "none"
         raise ConfigurationError(
@@ -91,8 +92,9 @@ def _from_ledger(ledger: Engine | None, name: str, asked: str, folder: Path) -> 
     stored = read_template_sources(ledger, version, name)
     if stored is None:
         raise ConfigurationError(f"The sources of the version {label} of {name!r} are not stored.")
-    for file, source in stored.sources.items():
-        _write(folder, file, source)
+    with _written(folder, label):
+        for file, source in stored.sources.items():
+            _write(folder, file, source)
     template = _loaded(folder, name, label)
     if template.hash != version:
         raise ConfigurationError(
@@ -115,6 +117,15 @@ def _find_stored(ledger: Engine, name: str, asked: str) -> str:
             if other is not None and other.name != name:
                 raise ConfigurationError(f"{asked!r} is a version of {other.name!r}, and not of {name!r}.") from None
         raise
+
+
+@contextmanager
+def _written(folder: Path, label: str) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        where = folder.parent
+        raise ConfigurationError(f"The version {label} can't be written to {where}: {error.strerror}.") from None
 
 
 def _write(folder: Path, file: str, source: str) -> None:

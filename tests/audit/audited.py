@@ -13,11 +13,12 @@ import pytest
 from sqlalchemy import text
 
 from db.samples import load_samples
+from db.words import TRY
 from flows.product_copy import Products, product_copy
 from flows.support_replies import support_replies
 from presswork import RunOptions
 from presswork.settings import ROOT
-from tests.db.rows import Book
+from tests.db.rows import Book, sha
 from tests.engine.conftest import quick, sandbox, workshop, workshop_on_each
 from tests.engine.workshop import Workshop
 
@@ -98,7 +99,7 @@ async def fill(shop: Workshop, monkeypatch: pytest.MonkeyPatch, templates: Path)
 
 
 def add_hostile(shop: Workshop) -> str:
-    """Add a record whose every text is hostile, and a long one; the id of its newest generation."""
+    """Add a record whose every text is hostile, and a long one, and a trial of it; the id of its newest generation."""
     book = Book(shop.ledger, flow="product_copy")
     book.add(
         HOSTILE, step="product_copy", record='{"name": "old"}', output={"title": HOSTILE, "description": "a" * 3000}
@@ -106,4 +107,7 @@ def add_hostile(shop: Workshop) -> str:
     book.add(
         HOSTILE, step="product_copy", status="failed", output=None, error_kind=HOSTILE[:30], error_message=HOSTILE * 3
     )
+    trial = Book(shop.ledger, flow="product_copy", trigger=TRY)
+    trial.add(HOSTILE, step="product_copy", output={"title": HOSTILE}, prompt="a trial", template_hash=sha("a trial"))
+    trial.close()
     return book.add(HOSTILE, step="product_copy", record='{"name": "new"}', output={"title": HOSTILE * 2, HOSTILE: [1]})

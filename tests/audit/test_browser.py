@@ -34,6 +34,7 @@ PAGES = {
     "overview of no day": "/?since=1999-01-01&until=1999-02-01",
     "runs": "/runs",
     "runs by cost": "/runs?sort=cost",
+    "trials": "/runs?trigger=try",
     "run": "/runs/RUN",
     "generations": "/generations",
     "failures": "/generations?status=refused",

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from presswork.operate.command_server.server_context import CommandServer
 from tests.commands.conftest import BLOCKS, FRONT, Desk, call, presswork
 from tests.prefect_client import prefect_at
 
@@ -95,8 +96,24 @@ CASES: dict[str, tuple[tuple[str, ...], Arrange, str]] = {
 }
 
 
+MEANWHILE = {
+    "max_tokens beyond the model's",
+    "a key that is refused",
+    "an unavailable endpoint",
+    "SQL that fails",
+    "an unavailable source",
+    "a source that is no file",
+    "no source and no ledger yet",
+    "an unavailable ledger",
+    "a ledger that is no URL",
+}
+"""What is found while Prefect's server starts, because it takes as long to find out."""
+
+
 @pytest.mark.parametrize("case", CASES)
-def test_bad_input_is_reported_before_anything_is_sent(desk: Desk, monkeypatch: pytest.MonkeyPatch, case: str) -> None:
+def test_bad_input_is_reported_before_anything_is_sent(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch, case: str, begun: list[bool]
+) -> None:
     arguments, arrange, message = CASES[case]
     desk.notes({1: "one", 2: "two", 3: "three"})
     arrange(desk, monkeypatch)
@@ -110,16 +127,20 @@ def test_bad_input_is_reported_before_anything_is_sent(desk: Desk, monkeypatch: 
     assert "secret" not in result.stderr.replace("no-url", "secret" if "secret@" in result.stderr else "")
     assert desk.sent() == 0
     assert not desk.ledger.exists()
+    assert bool(begun) is (case in MEANWHILE)
 
 
 @pytest.fixture(autouse=True)
-def no_prefect_server(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Fail if bad input starts a Prefect server, which would take seconds."""
+def begun(monkeypatch: pytest.MonkeyPatch) -> list[bool]:
+    """Note whether bad input starts a Prefect server, without starting one; fail if it waits for it, for seconds."""
+    starts: list[bool] = []
 
-    def start(**_options: object) -> None:
-        raise AssertionError("a Prefect server was started")
+    def wait(_server: CommandServer, *_waiting: object) -> None:
+        raise AssertionError("the command waited for a Prefect server")
 
-    monkeypatch.setattr("presswork.terminal.quiet_prefect.own_server", start)
+    monkeypatch.setattr(CommandServer, "begin", lambda _server: starts.append(True))
+    monkeypatch.setattr(CommandServer, "answering", wait)
+    return starts
 
 
 def test_unavailable_prefect_server_is_reported_before_anything_is_sent(desk: Desk, one_certificate: str) -> None:

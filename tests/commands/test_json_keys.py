@@ -33,6 +33,15 @@ PERIOD = (
     "sources_stored"
 )
 CHANGE = "path place kind old new operations"
+TRIED_TOKENS = "input_tokens output_tokens cache_read_tokens cache_creation_tokens"
+TRIAL = (
+    "run_id template template_hash endpoint system records missing note with_content without_content requests "
+    f"{TRIED_TOKENS} cost_usd unpriced session_usd wall_s stopped"
+)
+TRIED = (
+    f"key generation_id status cached prompt output raw faults error requests {TRIED_TOKENS} cost_usd answer_tokens "
+    "answer_usd latency_ms"
+)
 
 
 @dataclass
@@ -118,7 +127,7 @@ def test_status_prints_services_models_and_the_outlook(desk: Desk) -> None:
     desk.template("old", "---\noutput: SubjectLine\nmodel: claude-sonnet-4-5\n---\n")
     found = printed("status")
 
-    assert keys(found) == words("well api services audit_error outlook models")
+    assert keys(found) == words("well api services kept audit_error outlook models")
     assert keys(found["services"]) == words("server worker audit supervisor")
     assert [keys(model) for model in found["models"]] == [words("model words lifecycle retires_on templates")]
     # Without a server there is no outlook.
@@ -153,6 +162,21 @@ def test_templates_show_prints_the_request(desk: Desk) -> None:
     desk.notes({1: "one"})
 
     assert keys(printed("templates", "show", "notes", "--key", "1")) == words("endpoint request prompt_hash nulls")
+
+
+def test_try_prints_a_trial_with_its_records(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ANTHROPIC_BASE_URL", desk.sandbox)
+    desk.notes({1: "one"})
+    found = printed("templates", "try", "notes")
+    (record,) = found["records"]
+
+    assert keys(found) == words(TRIAL)
+    assert keys(record) == words(TRIED)
+    assert keys(record["answer_tokens"]) == words(TRIED_TOKENS)
+    sides = printed("templates", "try", "notes", "--against", found["template_hash"])
+    assert keys(sides) == words("against old new changes")
+    assert keys(sides["against"]) == words("label note")
+    assert [keys(change) for change in sides["changes"]] == [words("key prompt_changed changes unchanged reordered")]
 
 
 @pytest.mark.usefixtures("stored")

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
+import re
+import shlex
 import signal
 import subprocess
 from collections.abc import Iterator
@@ -12,7 +15,9 @@ from typing import Any
 
 import pytest
 
-from tests.commands.conftest import FRONT, Desk, begin, call, presswork
+from presswork.settings import ROOT
+from tests.commands.conftest import FRONT, Desk, begin, call
+from tests.waiting import until
 
 FIELDS = FRONT.replace("SubjectLine", "{title: {type: str, max_length: 40}, text: {type: str}}")
 TRY = ("templates", "try")
@@ -142,6 +147,17 @@ def test_versions_are_compared_on_the_same_records(desk: Desk) -> None:
     assert desk.sent() == 6
 
 
+@pytest.mark.usefixtures("no_endpoint")
+def test_commands_of_the_reference_work(desk: Desk) -> None:
+    desk.template("product_notes", front=FIELDS)
+    _before, section = (ROOT / "docs" / "templates.md").read_text(encoding="utf-8").split("## Try it\n")
+    commands = re.findall(r"^presswork (.+)$", section.partition("\n## ")[0], re.MULTILINE)
+
+    assert len(commands) == 3
+    for command in commands:
+        assert call(*shlex.split(command)).exit_code == 0, command
+
+
 @contextmanager
 def watching(*arguments: str) -> Iterator[tuple[subprocess.Popen[str], Iterator[dict[str, Any]]]]:
     """Watch the template in a process of its own, and yield the process with its events."""
@@ -159,17 +175,18 @@ def upto(events: Iterator[dict[str, Any]], name: str) -> dict[str, Any]:
     return next(event for event in events if event["event"] == name)
 
 
-def test_watch_asks_again_at_each_save_and_ends_well(desk: Desk) -> None:
+def test_watch_waits_while_a_file_is_broken_and_asks_at_each_save(desk: Desk) -> None:
     file = desk.templates / "notes.md.j2"
+    whole = file.read_text(encoding="utf-8")
+    file.write_text(whole.replace("{% block user %}", "{% block user %"), encoding="utf-8")
     with watching("--limit", "2") as (running, events):
-        first = upto(events, "version")
+        broken = upto(events, "broken")
         assert upto(events, "waiting")["files"] == ["notes.md.j2"]
-        whole = file.read_text(encoding="utf-8")
+        file.write_text(whole, encoding="utf-8")
+        first = upto(events, "version")
+        upto(events, "waiting")
         file.write_text(whole.replace("{{ record.text }}", "New: {{ record.text }}"), encoding="utf-8")
         second = upto(events, "version")
-        upto(events, "waiting")
-        file.write_text(whole.replace("{% block user %}", "{% block user %"), encoding="utf-8")
-        broken = upto(events, "broken")
         upto(events, "waiting")
         file.write_text(whole, encoding="utf-8")
         last = upto(events, "version")
@@ -178,39 +195,28 @@ def test_watch_asks_again_at_each_save_and_ends_well(desk: Desk) -> None:
         ended = upto(events, "ended")
         status = running.wait(timeout=30)
 
+    assert broken["mistakes"][0]["line"] == 8
     assert [record["key"] for record in second["records"]] == ["1", "2"]
     assert (first["changes"], [change["key"] for change in second["changes"]]) == ([], ["1", "2"])
-    assert broken["mistakes"][0]["line"] == 8
     assert (last["requests"], last["template_hash"]) == (0, first["template_hash"])
     assert (ended["versions"], ended["session_usd"]) == (4, second["session_usd"])
     assert (status, desk.sent()) == (0, 4)
 
 
-def test_watch_waits_for_a_template_that_is_broken_at_the_start(desk: Desk) -> None:
-    file = desk.templates / "notes.md.j2"
-    whole = file.read_text(encoding="utf-8")
-    file.write_text("---\noutput: [\n---\n", encoding="utf-8")
-    with watching() as (_running, events):
-        assert upto(events, "broken")["version"] == 1
-        upto(events, "waiting")
-        file.write_text(whole, encoding="utf-8")
-        assert upto(events, "version")["with_content"] == 3
-
-
 def test_watch_ends_at_its_cap(desk: Desk) -> None:
-    with watching("--max-cost", "0.0001") as (running, events):
-        assert "cost cap" in upto(events, "capped")["why"]
-        assert upto(events, "ended")["session_usd"] == 0
-        assert running.wait(timeout=30) == 3
-    assert desk.sent() == 0
+    result = call(*TRY, "notes", "--watch", "--max-cost", "0.0001", "--json")
+    events = [json.loads(line) for line in result.stdout.splitlines()]
+
+    assert (result.exit_code, desk.sent()) == (3, 0)
+    assert [event["event"] for event in events] == ["started", "version", "capped", "ended"]
+    assert "cost cap" in events[-2]["why"]
 
 
 def test_watch_that_cuts_off_requests_ends_as_a_stopped_run_does(desk: Desk) -> None:
-    desk.switch(latency_ms=3_000)
+    desk.switch(latency_ms=1_500)
     with watching() as (running, events):
         upto(events, "started")
-        while desk.sent() < 3:
-            pass
+        asyncio.run(until(lambda: desk.sent() == 3, pause_s=0.1))
         running.send_signal(signal.SIGINT)
         upto(events, "ended")
         assert running.wait(timeout=30) == 130
@@ -232,12 +238,4 @@ def test_watch_shows_a_person_what_changed(desk: Desk, tmp_path: Path) -> None:
     assert "== version 2 · " in text
     assert "notes.md.j2 saved\n" in text
     assert "  prompt of 1\n    one{+!+}\n" in text
-    assert "  2 versions, 2 requests, $0.00" in text
-
-
-def test_prefect_is_not_loaded(desk: Desk) -> None:
-    ended = presswork([*TRY, "notes", "--limit", "1"], PYTHONVERBOSE="", PYTHONPROFILEIMPORTTIME="1")
-
-    assert ended.returncode == 0
-    assert "| prefect" not in ended.stderr
-    assert desk.sent() == 1
+    assert "\n2 versions, 2 requests, $0.00" in text

@@ -28,12 +28,12 @@ ASKED = AskedTrials(TryFlags(name="notes"), Asked("notes"))
 
 
 def sent(*pieces: PromptPiece, **own: Any) -> SentPrompt:
-    given = {"settings": {}, "system": [], "examples": [], "user": MarkedPrompt(pieces), "schema": "{}"}
+    given: dict[str, Any] = {"settings": {}, "system": [], "examples": [], "user": MarkedPrompt(pieces), "schema": "{}"}
     return SentPrompt(**given | own)
 
 
 def record(output: Any = None, **own: Any) -> TriedRecord:
-    given = {
+    given: dict[str, Any] = {
         "key": "1",
         "generation_id": "0123456789ab-cdef-a123456789ab",
         "status": "invalid" if output is None else "succeeded",
@@ -51,7 +51,7 @@ def record(output: Any = None, **own: Any) -> TriedRecord:
 
 
 def trial(*records: TriedRecord, **own: Any) -> Trial:
-    given = {
+    given: dict[str, Any] = {
         "run_id": "run",
         "template": "notes",
         "template_hash": "3f2a91c04b7e99",
@@ -249,7 +249,7 @@ def test_exit_status_is_that_of_a_run(tried: Trial, status: int) -> None:
 def test_session_says_what_is_left_of_the_cap() -> None:
     now = trial(record({"t": 1}), cost_usd=Decimal("0.0050"))
 
-    assert "out, $0.0050 (+$0.0008) · all versions $0.0126 of $1.00" in seen(print_session, now, trial(record()), 1.0)
+    assert "out, $0.0050 (+$0.0008) · in all $0.0126 of $1.00" in seen(print_session, now, trial(record()), 1.0)
 
 
 def test_line_says_what_is_waited_for() -> None:

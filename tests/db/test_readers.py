@@ -26,7 +26,7 @@ from db.readers.figures import (
     prompt_cache_use,
     usage,
 )
-from db.readers.look_up import BadOutcome, PromptHistory, bad_outcomes_of, look_up
+from db.readers.look_up import PromptHistory, look_up
 from db.readers.old_shards import shards_of
 from db.readers.stored_generations import read_generation, read_generations, read_parents, read_request
 from db.tables import StoredStep
@@ -662,16 +662,6 @@ def test_shard_that_a_run_finds_running_is_its_own_and_an_ended_one_is_not(book:
     assert shards_of(book.ledger, again.run_id) == [living.run_id, own.run_id]
     assert shards_of(book.ledger, crashed.run_id) == [early.run_id, living.run_id]
     assert shards_of(book.ledger, book.run_id) == []
-
-
-def test_bad_outcomes_are_those_of_the_runs_that_are_named(book: Book) -> None:
-    other = Book(book.ledger)
-    bad = book.add("a", status="refused", output=None, error_kind="refusal", error_message="No.")
-    book.add("b")
-    book.add("c", status="failed", output=None, settled={"error_type": "overloaded_error"})
-    other.add("d", status="invalid", output=None)
-    found = bad_outcomes_of(book.ledger, [book.run_id], [sha(key) for key in "abcd"])
-    assert found == {sha("a"): BadOutcome(bad, "refused", "refusal", "No.")}
 
 
 def test_view_counts_unsent_and_perhaps_billed_requests_as_the_readers_do(ledger: Engine) -> None:

@@ -17,6 +17,7 @@ import pytest
 from alembic import command
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
+from alembic.script import ScriptDirectory
 from sqlalchemy import URL, Engine, create_engine, event, insert, inspect, select, text
 from sqlalchemy.exc import (
     DataError,
@@ -42,6 +43,7 @@ from db.ledger.rows import values_of
 from db.session import begin_write, is_unavailable, is_unwritable, make_engine, readable_url, reason_of
 from db.sources.access import open_source
 from db.tables import Attempt, GenerationParent, StoredRun
+from db.tables.revisions import known_revisions, stored_revision
 from tests.db.rows import HEAD, Book, error_of_sqlite, run_row
 
 TABLES = set(Base.metadata.tables)
@@ -124,6 +126,15 @@ def test_newer_ledger_is_refused_and_not_touched(ledger_url: str) -> None:
     with pytest.raises(LedgerTooNewError):
         upgrade(engine)
     engine.dispose()
+
+
+def test_revisions_are_known_as_alembic_knows_them(ledger: Engine) -> None:
+    script = ScriptDirectory.from_config(alembic_config())
+    with ledger.connect() as connection:
+        stored = (stored_revision(connection), MigrationContext.configure(connection).get_current_revision())
+
+    assert list(known_revisions()) == [revision.revision for revision in script.walk_revisions()][::-1]
+    assert stored == (HEAD, HEAD)
 
 
 def test_ledger_goes_down_to_nothing_and_up_again(ledger: Engine) -> None:

@@ -28,7 +28,7 @@ from prefect.settings import PREFECT_API_URL, temporary_settings
 from prefect.states import Pending, Running, Scheduled
 
 from presswork.audit.next_runs import NextRuns, PrefectApi
-from presswork.operate.command_server.held_server import own_server
+from presswork.operate.command_server.server_context import own_server
 from presswork.operate.deployments import deploy, ensure_pool
 from presswork.operate.overview import read_overview
 from presswork.operate.prefect_server import ServerStartError, is_healthy

@@ -371,3 +371,10 @@ async def test_param_that_a_version_did_not_have_is_left_out(workshop: Workshop)
             old = await session.run(opened.fitted(asked), templates_dir=opened.folder)
             new = await session.run(asked)
     assert [trial.records[0].prompt for trial in (old, new)] == ["A line about item 0.", "A dry line about item 0."]
+
+
+def test_current_folder_has_versions_too(templates: Path, commit: Commit, monkeypatch: pytest.MonkeyPatch) -> None:
+    commit("first")
+    monkeypatch.chdir(templates)
+    with open_version(Path(), None, "note", "git:HEAD") as opened:
+        assert (opened.folder.name, len(parts_of(opened.folder))) == ("templates", 2)

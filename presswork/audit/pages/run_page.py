@@ -75,7 +75,8 @@ class RunStep:
 class RunView:
     """A run. `resumes` are the runs that it resumes, directly or not; `resumed_by` those that resume it.
 
-    `unlisted` counts the failures that it repeated and that are no longer listed, because later runs did these records.
+    `unlisted` counts the failures that it repeated and that are not listed, because later runs did these records, or
+    because it is a trial.
     """
 
     run: RunLine

@@ -16,7 +16,7 @@ from db.readers.failures import count_unlisted
 from db.readers.figures import RunLine, StepCount, count_generations, find_run
 from db.readers.old_shards import shards_of
 from db.readers.runs import read_run, steps_of, workers_of
-from db.words import RUNNING, SUSPENDED
+from db.words import RUNNING, SUSPENDED, TRY
 from presswork.commands.ledger.life import show_life
 from presswork.commands.ledger.listings import refuse_filters, run_time, show_generations, show_runs
 from presswork.escaping import visible
@@ -29,6 +29,7 @@ from presswork.terminal.ledgers import find_by_id, say_ledger
 from presswork.terminal.summary_view import print_failures
 
 FAILURES = 50
+_UNLISTED = ("later runs have processed these records again", "a trial keeps no list of these records")
 
 
 def show_history(command: CommandContext, flags: HistoryFlags) -> None:
@@ -109,8 +110,8 @@ def _print_run(console: Console, found: _RunHistory) -> None:
     if found.unlisted:
         command = screen.command(f"history {visible(found.line.flow)} --key KEY")
         console.print(
-            f"\n{found.unlisted:,} without content can't be listed: they failed as in an earlier run, and later runs "
-            f"have processed these records again. `{command}` shows the history of one."
+            f"\n{found.unlisted:,} without content can't be listed: they failed as in an earlier run, and "
+            f"{_UNLISTED[found.line.trigger == TRY]}. `{command}` shows the history of one."
         )
 
 

@@ -77,7 +77,8 @@ def _print_life(console: Console, key: str, life: _Life) -> None:
         console.print(screen.table(columns, map(_cells, of_step), right=["confirmed"]))
     if life.trials:
         command = screen.command(f"history --generations --key KEY --trigger {TRY}")
-        console.print(f"\n{life.trials:,} of its generations are of trials, never its content. `{command}` lists them.")
+        are = "is of a trial and was" if life.trials == 1 else "are of trials and were"
+        console.print(f"\n{life.trials:,} of its generations {are} never its content. `{command}` lists them.")
     console.print(
         Text(
             f"\n`{screen.command('show ID')}` shows a generation and its record, "

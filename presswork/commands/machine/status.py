@@ -9,11 +9,12 @@ from rich.console import Console
 from rich.text import Text
 
 from db.words import POOL
+from presswork.catalog import ModelsByName
 from presswork.commands.templates.retiring import NamedModels, Retiring, models_to_ask, retiring
 from presswork.escaping import visible
+from presswork.operate.command_server.retiring_server import KEPT_SERVER, KeptServer, kept_server
 from presswork.operate.installation import AUDIT, SERVER, SUPERVISOR, WORKER, read_state
 from presswork.operate.overview import Overview, ShownRun, read_overview
-from presswork.prompts.lint import ModelsByName
 from presswork.report.amounts import counted
 from presswork.settings import Settings
 from presswork.terminal import screen
@@ -36,12 +37,13 @@ class _Status:
     """The status, also as JSON.
 
     `services` has None for a service that was never started here. `audit_error` says why the audit room, which nothing
-    waits for, was not started.
+    waits for, was not started. `kept` is the server that stayed after a command.
     """
 
     well: bool
     api: str | None
     services: Mapping[str, _Service | None]
+    kept: KeptServer | None
     audit_error: str | None
     outlook: Overview | None
     models: Sequence[Retiring]
@@ -63,7 +65,8 @@ def show_status(command: CommandContext, reported: ModelsByName) -> int:
 
 
 def _read(settings: Settings, reported: ModelsByName) -> _Status:
-    state = read_state(settings.state_dir.resolve())
+    home = settings.state_dir.resolve()
+    state, kept = read_state(home), kept_server(home)
     services = {
         name: _Service(process.pid, process.is_alive) if process else None
         for name in (SERVER, WORKER, AUDIT, SUPERVISOR)
@@ -74,13 +77,13 @@ def _read(settings: Settings, reported: ModelsByName) -> _Status:
     with known_api(settings) as api:
         if api is None:
             nothing: dict[str, None] = {"api": None, "outlook": None}
-            return _Status(well=False, services=services, audit_error=audit_error, models=models, **nothing)
+            return _Status(well=False, services=services, kept=kept, audit_error=audit_error, models=models, **nothing)
         overview = asyncio.run(read_overview(POOL, datetime.now(UTC)))
     if state is not None and state.api == api:
         well = all(service and service.running for service in (services[SERVER], services[WORKER]))
     else:
         well = any(worker.online for worker in overview.workers)
-    return _Status(well, api, services, audit_error, overview, models)
+    return _Status(well, api, services, kept, audit_error, overview, models)
 
 
 def _print(console: Console, found: _Status) -> None:
@@ -92,8 +95,11 @@ def _print(console: Console, found: _Status) -> None:
 
 def _print_services(console: Console, found: _Status) -> None:
     started = {name: service for name, service in found.services.items() if service}
+    if found.kept is not None:
+        console.print(Text("✔ ", "green").append(_kept(found.kept), "default"))
     if found.api is None and not started:
-        console.print("Nothing runs here. Start Prefect's server and a worker with `presswork up`.")
+        nothing = "Nothing" if found.kept is None else "Nothing else"
+        console.print(f"{nothing} runs here. Start Prefect's server and a worker with `presswork up`.")
         return
     for name, service in started.items():
         mark, style, how = ("✔", "green", "runs") if service.running else ("✘", "red", "has ended")
@@ -118,6 +124,11 @@ def _print_services(console: Console, found: _Status) -> None:
         console.print("The work pool is paused, so scheduled runs wait.", style="yellow")
     for title, when in (("running", "since"), ("waiting", "since"), ("next", "at"), ("failed", "at")):
         _print_runs(console, title, when, getattr(outlook, title))
+
+
+def _kept(server: KeptServer) -> str:
+    ends = "is used by a command" if server.until is None else f"ends at {screen.moment(server.until)} (UTC)"
+    return f"{KEPT_SERVER} after a command {ends} (process {server.pid}); `presswork down` stops it"
 
 
 def _print_runs(console: Console, title: str, when: str, runs: Sequence[ShownRun]) -> None:

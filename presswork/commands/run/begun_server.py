@@ -5,7 +5,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from presswork.operate.command_server.held_server import CommandServer, plan_server
+from presswork.operate.command_server.held_server import plan_server
+from presswork.operate.command_server.server_context import CommandServer
 from presswork.operate.installation import SERVER, read_state
 from presswork.settings import ROOT, Settings
 from presswork.terminal import screen

@@ -7,7 +7,7 @@ from presswork.commands.run.run_command import NamedRun, ResumedFlags, named_run
 from presswork.errors import ParameterError
 from presswork.jobs.checking import find_resumed, prepare
 from presswork.jobs.named_jobs import Call
-from presswork.operate.command_server.held_server import CommandServer
+from presswork.operate.command_server.server_context import CommandServer
 from presswork.settings import Settings
 from presswork.terminal.endings import CommandContext
 

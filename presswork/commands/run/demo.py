@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from rich.text import Text
 
 from presswork.commands.run.begun_server import beginning, command_server
-from presswork.operate.command_server.held_server import CommandServer
+from presswork.operate.command_server.server_context import CommandServer
 from presswork.terminal import screen
 from presswork.terminal.endings import CommandContext
 from presswork.terminal.environment import environment

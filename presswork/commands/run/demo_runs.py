@@ -20,7 +20,7 @@ from presswork.engine.resources.preflight import name_endpoint
 from presswork.escaping import visible
 from presswork.jobs.checking import prepare
 from presswork.jobs.named_jobs import find_job
-from presswork.operate.command_server.held_server import CommandServer
+from presswork.operate.command_server.server_context import CommandServer
 from presswork.options import RunOptions
 from presswork.report.amounts import dollars, duration
 from presswork.report.summary import SANDBOX_SAYS, Summary

@@ -11,7 +11,7 @@ from presswork.commands.run.begun_server import beginning, command_server
 from presswork.engine.resources.preflight import NoRecordsYetError, where_it_read
 from presswork.jobs.checking import prepare
 from presswork.jobs.named_jobs import Call, Job, find_job, given_options, make_options
-from presswork.operate.command_server.held_server import CommandServer
+from presswork.operate.command_server.server_context import CommandServer
 from presswork.options import RunOptions
 from presswork.prompts.templates import Template, load_template
 from presswork.rehearsal.forecast import read_history

@@ -3,11 +3,11 @@
 import asyncio
 from contextlib import suppress
 
+from presswork.catalog import ModelsByName
 from presswork.commands.templates.linting import ChosenTemplates, print_lint
 from presswork.commands.templates.retiring import NamedModels, models_of
 from presswork.engine.resources.endpoint import read_models
 from presswork.errors import CallError, ConfigurationError
-from presswork.prompts.lint import ModelsByName
 from presswork.terminal.endings import CommandContext
 
 ENDPOINT_TIMEOUT_S = 3.0

@@ -6,10 +6,11 @@ from dataclasses import asdict, dataclass
 from rich.console import Console
 from rich.text import Text
 
+from presswork.catalog import ModelsByName
 from presswork.claude.kept_schemas import schemas_kept
 from presswork.errors import ConfigurationError
 from presswork.escaping import visible
-from presswork.prompts.lint import Finding, ModelsByName, lint_template
+from presswork.prompts.lint import Finding, lint_template
 from presswork.prompts.templates import list_templates
 from presswork.report.amounts import counted
 from presswork.terminal.endings import EXIT_WRONG, CommandContext

@@ -6,9 +6,8 @@ from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
 
-from presswork.catalog import Model, ending, find_model
+from presswork.catalog import Model, ModelsByName, ending, find_model
 from presswork.prompts.front_matter import FrontMatter
-from presswork.prompts.lint import ModelsByName
 from presswork.prompts.templates import read_heads
 
 

@@ -68,7 +68,7 @@ def _print_templates(console: Console, lines: Sequence[TemplateLine]) -> None:
     ]
     columns = ["template", "versions", "last used (UTC)", "version", *_COLUMNS]
     console.print(screen.table(columns, rows, ["versions", *_COLUMNS]))
-    _say_sandbox(console, [line.figures for line in lines])
+    _say_parts(console, [line.figures for line in lines])
     console.print(Text(f"\n`{screen.command('templates history NAME')}` shows the versions of one.", "dim"))
 
 
@@ -76,7 +76,7 @@ def _print_versions(console: Console, versions: Sequence[TemplateVersion]) -> No
     rows = [
         (
             version.hash[:HASH_PART],
-            screen.moment(version.use.first_used_at) or "never",
+            screen.moment(version.use.first_used_at) or ("only tried" if version.use.figures.tried else "never"),
             screen.moment(version.use.last_used_at),
             f"{version.use.runs:,}",
             *_cells(version.use.figures),
@@ -85,16 +85,20 @@ def _print_versions(console: Console, versions: Sequence[TemplateVersion]) -> No
     ]
     columns = ["version", "in use from (UTC)", "until", "runs", *_COLUMNS]
     console.print(screen.table(columns, rows, ["runs", *_COLUMNS]))
-    _say_sandbox(console, [version.use.figures for version in versions])
+    _say_parts(console, [version.use.figures for version in versions])
     if len(versions) > 1:
         newer, older = (version.hash[:HASH_PART] for version in versions[:2])
         console.print()
         console.print(Text(f"`{screen.command(f'diff {older} {newer} --of template')}` shows what changed.", "dim"))
 
 
-def _say_sandbox(console: Console, figures: Sequence[VersionFigures]) -> None:
+def _say_parts(console: Console, figures: Sequence[VersionFigures]) -> None:
     if count := sum(each.on_sandbox for each in figures):
         console.print(Text(f"\n{count:,} of these generations are of the sandbox, which bills nothing.", "yellow"))
+    if count := sum(each.tried for each in figures):
+        console.print(
+            Text(f"\n{count:,} of these generations are of trials. They make no version one in use.", "yellow")
+        )
 
 
 def _print_sources(console: Console, version: TemplateVersion) -> None:

@@ -118,14 +118,14 @@ def moved_figures(before: TriedRecord, now: TriedRecord) -> str:
 
 def print_session(console: Console, now: Trial, before: Trial | None, cap: float) -> None:
     """Print what a version took, how that moved, and what all versions have cost, against the cap."""
-    parts = [f"version {now.template_hash[:HASH_SHOWN]}", "nothing sent"]
+    parts = [now.template_hash[:HASH_SHOWN], "nothing sent"]
     if now.requests:
         requests = counted(now.requests, "request")
         parts[-1] = f"{requests}, {tokens_in_words(now.tokens)}, {cost_in_words(now.cost_usd)}"
     if before is not None and before.requests and now.requests and before.cost_usd and now.cost_usd:
         parts[-1] += f" ({_moved_cost(now.cost_usd - before.cost_usd) or 'as before'})"
-    made_up = " on the sandbox, not billed" if now.endpoint == SANDBOX else ""
-    parts.append(f"all versions {dollars(now.session_usd)} of ${cap:,.2f}{made_up}")
+    made_up = " (sandbox)" if now.endpoint == SANDBOX else ""
+    parts.append(f"in all {dollars(now.session_usd)} of ${cap:,.2f}{made_up}")
     console.print()
     console.print(Text(" · ".join(parts), "bold"), soft_wrap=not console.is_terminal)
 

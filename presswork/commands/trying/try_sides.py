@@ -1,6 +1,7 @@
 """Try two versions of a template on the same records, and print them: next to each other if there is room."""
 
 from contextlib import ExitStack, suppress
+from dataclasses import replace
 from decimal import Decimal
 
 from rich.console import Console
@@ -36,7 +37,7 @@ WIDE_ENOUGH = 110
 
 
 async def compare_versions(command: CommandContext, asked: AskedTrials, against: str) -> int:
-    """Try the other version first, whose answers are mostly in the ledger; return the exit status of this one."""
+    """Try this version, which chooses the records, and then the other; return the exit status of this one."""
     with ExitStack() as stack:
         version = _opened_version(stack, command.settings, asked, against)
         line, _console = stack.enter_context(live_line(say=not command.as_json))
@@ -46,13 +47,15 @@ async def compare_versions(command: CommandContext, asked: AskedTrials, against:
             line.one_ended()
 
         async with TrySession(command.settings) as session:
-            old = await session.run(version.fitted(asked.to_try), templates_dir=version.folder, on_record=tell)
             new = await session.run(asked.to_try, on_record=tell)
+            old = await session.run(version.fitted(asked.to_try), templates_dir=version.folder, on_record=tell)
     command.run_id = new.run_id
     told = {"label": version.label, "note": version.note}
     answer = {"against": told, "old": trial_json(old), "new": trial_json(new), "changes": changes_json(old, new)}
-    command.answer(answer, lambda console: print_sides(console, old, new, version))
-    return exit_status(new)
+    # The cap is that of both.
+    whole = replace(new, stopped=new.stopped or old.stopped)
+    command.answer(answer, lambda console: print_sides(console, old, whole, version))
+    return exit_status(whole)
 
 
 def _opened_version(stack: ExitStack, settings: Settings, asked: AskedTrials, against: str) -> OpenedVersion:
@@ -90,7 +93,7 @@ def print_sides(console: Console, old: Trial, new: Trial, version: OpenedVersion
         else:
             print_change(console, before, now)
     _print_costs(console, old, new, version.label)
-    print_warnings(console, new)
+    print_warnings(console, new if new.note is not None else replace(new, note=old.note))
 
 
 def _print_legend(console: Console, version: OpenedVersion) -> None:

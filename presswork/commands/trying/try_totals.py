@@ -52,7 +52,7 @@ def figures(trial: Trial) -> list[tuple[str, str]]:
     as_billed = " (as Claude would bill it)" if trial.endpoint == SANDBOX else ""
     rows += [
         ("requests", f"{trial.requests:,}"),
-        ("tokens", tokens_in_words(trial.tokens)),
+        ("used", tokens_in_words(trial.tokens)),
         ("cost", dollars(trial.cost_usd, trial.unpriced) + as_billed),
     ]
     if each := cost_each(trial):

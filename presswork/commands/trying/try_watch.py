@@ -4,6 +4,7 @@ import asyncio
 from contextlib import aclosing
 from dataclasses import asdict
 from datetime import datetime
+from decimal import Decimal
 from typing import Any
 
 from rich.console import Console
@@ -38,6 +39,7 @@ class Watched:
     def __init__(self, asked: AskedTrials) -> None:
         self.asked = asked
         self.trials: list[Trial] = []
+        self.unfinished: list[TriedRecord] = []
         self.version = 0
         self.is_waiting = False
 
@@ -46,8 +48,21 @@ class Watched:
         """The trial of the version before this one."""
         return self.trials[-1] if self.trials else None
 
+    @property
+    def requests(self) -> int:
+        """The requests of all versions, also of one that was stopped."""
+        stopped = sum(record.requests for record in self.unfinished)
+        return stopped + sum(trial.requests for trial in self.trials)
+
+    @property
+    def spent_usd(self) -> Decimal:
+        """What all versions have cost, also one that was stopped."""
+        costs = (record.cost_usd for record in self.unfinished)
+        return sum(filter(None, costs), self.before.session_usd if self.before else Decimal(0))
+
     def record_ended(self, record: TriedRecord) -> None:
         """Take a record as soon as its answer is there."""
+        self.unfinished.append(record)
 
     def happened(self, event: WatchEvent) -> None:
         """Take an event."""
@@ -56,6 +71,8 @@ class Watched:
             self.trials.append(event.trial)
         elif isinstance(event, Started):
             self.version = event.version
+        if isinstance(event, Version | Started):
+            self.unfinished.clear()
 
     def ended(self) -> None:
         """Say what all versions came to."""
@@ -72,9 +89,8 @@ class WatchLines(Watched):
 
     def ended(self) -> None:
         """Print the last line."""
-        spent = self.before.session_usd if self.before else 0
-        total = {"versions": self.version, "session_usd": spent, "max_cost": self.asked.to_try.max_cost}
-        screen.print_json_line({"event": "ended", **total})
+        told = {"versions": self.version, "requests": self.requests, "session_usd": self.spent_usd}
+        screen.print_json_line({"event": "ended", **told, "max_cost": self.asked.to_try.max_cost})
 
     def _of_version(self, event: Version) -> dict[str, Any]:
         changes = changes_json(self.before, event.trial) if self.before is not None else []
@@ -96,6 +112,7 @@ class WatchScreen(Watched):
 
     def record_ended(self, record: TriedRecord) -> None:
         """Print a record, or what changed in it."""
+        super().record_ended(record)
         self._line.one_ended()
         before = self._befores.get(record.key)
         if self.before is None:
@@ -134,13 +151,10 @@ class WatchScreen(Watched):
 
     def ended(self) -> None:
         """Print what all versions came to, and the commands that come next."""
-        requests = sum(trial.requests for trial in self.trials)
-        total = f"{counted(self.version, 'version')}, {counted(requests, 'request')}"
-        if self.before is None:
-            self._say(f"{total}.", "bold")
-            return
-        self._say(f"{total}, ${self.before.session_usd:,.4f} of ${self.asked.to_try.max_cost:,.2f}.", "bold")
-        screen.print_next(self._console, next_steps(self.before, self.asked))
+        total = f"{counted(self.version, 'version')}, {counted(self.requests, 'request')}"
+        self._console.print(Text(f"\n{total}, ${self.spent_usd:,.4f} of ${self.asked.to_try.max_cost:,.2f}.", "bold"))
+        if self.before is not None:
+            screen.print_next(self._console, next_steps(self.before, self.asked))
 
     def _version(self, trial: Trial) -> None:
         if self._same:

@@ -14,11 +14,11 @@ import tempfile
 import time
 import uuid
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from importlib.metadata import version
 from pathlib import Path
-from typing import IO, Self
+from typing import IO
 
 from db.identity import boot_time_s
 from presswork.operate.command_server.server_record import (
@@ -37,7 +37,6 @@ from presswork.operate.prefect_server import (
     LOOPBACK,
     SERVER_STOPS_WITHIN_S,
     Server,
-    ServerStartError,
     wait_until_healthy,
 )
 from presswork.operate.processes import known, let_go, stop_processes
@@ -48,15 +47,16 @@ KEPT_S = 600.0
 """How long a server stays without a command."""
 ANSWERS_AGAIN_WITHIN_S = 10.0
 """How long a server that has answered before may be silent."""
-_SHARED_WITHIN_S = 1.0
+_SILENT_STOPS_WITHIN_S = 3.0
+_LOCKED_WITHIN_S = 1.0
 """A server, and whoever looks at it, locks the use file for a moment only; a server that ends keeps the lock."""
 _LOOK_S = 0.02
 _OFF = frozenset({"", "0", "false", "no"})
-Waiting = Callable[[float], None]
+TellWaiting = Callable[[float], None]
 
 
-def _say_nothing(_seconds: float) -> None:
-    pass
+def say_nothing(_seconds: float) -> None:
+    """Wait without a word."""
 
 
 @dataclass(frozen=True)
@@ -113,7 +113,7 @@ class HeldServer:
             return float(self.use.read())
         return 0.0
 
-    def wait(self, waiting: Waiting = _say_nothing) -> None:
+    def wait(self, waiting: TellWaiting = say_nothing) -> None:
         """Wait until it answers. Raises ServerStartError if it ends, is silent for too long, or is another's."""
         plan, record = self.plan, self.record
         left_s = max(ANSWERS_AGAIN_WITHIN_S, record.began_s + plan.starts_within_s - boot_time_s())
@@ -130,7 +130,7 @@ class HeldServer:
             if self.child is not None:
                 # One that stays outlives us: Python must not warn that we never waited for it.
                 _ = self.child.wait() if is_over else let_go(self.child)
-        if self.plan.is_apart:
+        if self.plan.is_apart and not failed:  # its log says why
             shutil.rmtree(self.plan.home, ignore_errors=True)
 
 
@@ -143,74 +143,6 @@ def hold_server(plan: ServerPlan, silent: ServerRecord | None = None) -> HeldSer
         return _find_or_start(plan, file, silent)
 
 
-class CommandServer:
-    """The server of one command, as a context: it is let go at the end, however that comes."""
-
-    def __init__(self, plan: ServerPlan) -> None:
-        self._plan = plan
-        self._held: HeldServer | None = None
-
-    def begin(self) -> None:
-        """Find the server, or start one that need not answer yet. It then starts while this command does other things.
-
-        Raises ConfigurationError if the state folder can't be written.
-        """
-        if self._held is None:
-            self._held = hold_server(self._plan)
-
-    def answering(self, waiting: Waiting = _say_nothing) -> str:
-        """Wait until the server answers, and return the URL of its API; an earlier one that does not is replaced.
-
-        `waiting` is called repeatedly with the seconds that have passed. Raises ServerStartError if it does not start.
-        """
-        self.begin()
-        assert self._held is not None
-        try:
-            self._held.wait(waiting)
-        except ServerStartError:
-            failed, self._held = self._held, None
-            failed.let_go(failed=failed.child is not None)
-            if failed.child is not None:
-                raise
-            self._held = hold_server(self._plan, failed.record)
-            return self.answering(waiting)
-        return self._held.record.api
-
-    @property
-    def is_starting(self) -> bool:
-        """Whether this command has started it, so that its first answer takes a while."""
-        return self._held is not None and self._held.child is not None
-
-    @property
-    def note(self) -> str | None:
-        """Why an earlier server could not be used."""
-        return self._held.note if self._held else None
-
-    @property
-    def stays_s(self) -> float:
-        """How long it stays without a command; 0 if it ends with the last one."""
-        return self._held.stays_s if self._held else 0.0
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_error: object) -> None:
-        if self._held is not None:
-            self._held.let_go()
-
-
-@contextmanager
-def own_server(
-    *, timeout_s: float, home: Path, waiting: Waiting = _say_nothing, with_ui: bool = False
-) -> Iterator[str]:
-    """Start a server, yield its API URL and stop it; with `with_ui`, it serves its UI as well.
-
-    `waiting` is called repeatedly with the seconds that have passed. Raises ServerStartError after `timeout_s`.
-    """
-    with CommandServer(ServerPlan(home, timeout_s, with_ui=with_ui)) as server:
-        yield server.answering(waiting)
-
-
 @contextmanager
 def _opened(home: Path) -> Iterator[IO[bytes]]:
     # Only its owner may read it. It is never removed, because a lock on a removed file would protect nothing.
@@ -219,10 +151,10 @@ def _opened(home: Path) -> Iterator[IO[bytes]]:
 
 
 def _find_or_start(plan: ServerPlan, file: IO[bytes], silent: ServerRecord | None) -> HeldServer:
-    if lock_now(file):
+    record = read_record(file)
+    if lock_now(file) or (record is not None and not record.process.is_alive and _is_released(file)):
         _remove_free_use_files(plan.home)
         return _start(plan, file)
-    record = read_record(file)
     if record is None:
         return _start_apart(plan, f"{plan.home / RECORD_FILE} is damaged. A server that it does not name still runs.")
     wanted = plan.server(record.port).environment(os.environ)
@@ -230,12 +162,17 @@ def _find_or_start(plan: ServerPlan, file: IO[bytes], silent: ServerRecord | Non
     if reason is None and (use := _shared(record.use_file(plan.home))):
         return HeldServer(plan, record, use)
     # It is ending already, or nobody uses it.
-    if reason is None or is_ours_and_idle(record, plan.home):
-        stop_processes([record.process], within_s=SERVER_STOPS_WITHIN_S)
-        if lock_now(file):
+    if reason is None or _is_ours_and_idle(record, plan.home):
+        stop_processes([record.process], within_s=_SILENT_STOPS_WITHIN_S if silent else SERVER_STOPS_WITHIN_S)
+        if _is_released(file):
             return _start(plan, file, reason and f"Prefect's server that stayed {reason}. It was replaced.")
     found = f"Prefect's server that stayed (process {record.process.pid})"
     return _start_apart(plan, f"{found} {reason or 'does not end'}.")
+
+
+def _is_released(file: IO[bytes]) -> bool:
+    """Lock the record of a server that has ended: the last of its threads may end a moment after the process."""
+    return _locked_soon(file, fcntl.LOCK_EX)
 
 
 def _start(plan: ServerPlan, record_file: IO[bytes], note: str | None = None) -> HeldServer:
@@ -243,19 +180,18 @@ def _start(plan: ServerPlan, record_file: IO[bytes], note: str | None = None) ->
     port, mark = _free_port(), uuid.uuid4().hex
     server = plan.server(port, mark)
     assert server.lock is not None
-    use = server.lock.open("w+b")
-    use.write(str(plan.stays_s).encode())
-    use.flush()
-    fcntl.flock(use, fcntl.LOCK_SH)
-    record_file.truncate(0)
-    child = server.start(os.environ, record_file.fileno())
-    record = ServerRecord(known(child.pid), port, mark, version("prefect"), os.getuid(), boot_time_s())
-    held = HeldServer(plan, record, use, child, note)
-    try:
+    with ExitStack() as failing:
+        use = failing.enter_context(server.lock.open("w+b"))
+        use.write(str(plan.stays_s).encode())
+        use.flush()
+        fcntl.flock(use, fcntl.LOCK_SH)
+        record_file.truncate(0)
+        child = server.start(os.environ, record_file.fileno())
+        record = ServerRecord(known(child.pid), port, mark, version("prefect"), os.getuid(), boot_time_s())
+        held = HeldServer(plan, record, use, child, note)
+        failing.callback(held.let_go, failed=True)
         write_record(record_file, record)
-    except BaseException:
-        held.let_go(failed=True)
-        raise
+        failing.pop_all()
     return held
 
 
@@ -267,13 +203,13 @@ def _start_apart(plan: ServerPlan, why: str) -> HeldServer:
     return held
 
 
-def is_ours_and_idle(record: ServerRecord, home: Path) -> bool:
+def _is_ours_and_idle(record: ServerRecord, home: Path) -> bool:
     """Whether this user started the server, it can be seen from here, and no command uses it."""
     if record.user != os.getuid() or not record.process.is_alive:
         return False
     with suppress(FileNotFoundError), record.use_file(home).open("rb") as use:
         return lock_now(use)
-    return True
+    return False
 
 
 def _shared(use_file: Path) -> IO[bytes] | None:
@@ -282,13 +218,19 @@ def _shared(use_file: Path) -> IO[bytes] | None:
         use = use_file.open("rb")
     except FileNotFoundError:
         return None
-    deadline = time.monotonic() + _SHARED_WITHIN_S
-    while not lock_now(use, fcntl.LOCK_SH):
+    if _locked_soon(use, fcntl.LOCK_SH):
+        return use
+    use.close()
+    return None
+
+
+def _locked_soon(file: IO[bytes], kind: int) -> bool:
+    deadline = time.monotonic() + _LOCKED_WITHIN_S
+    while not lock_now(file, kind):
         if time.monotonic() > deadline:
-            use.close()
-            return None
+            return False
         time.sleep(_LOOK_S)
-    return use
+    return True
 
 
 def _remove_free_use_files(home: Path) -> None:

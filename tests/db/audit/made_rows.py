@@ -19,6 +19,7 @@ from tests.db.rows import run_row, sha, start_run
 BEGIN = datetime(2026, 1, 1, tzinfo=UTC)
 FLOWS = {"copy": ("copy",), "replies": ("triage", "reply"), "mails": ("copy", "subject")}
 MODELS = ("claude-sonnet-4-6", "claude-haiku-4-5")
+STARTERS = ("command", "schedule", "try")
 ENDINGS = ("succeeded", "succeeded", "succeeded", "succeeded", "invalid", "failed", "skipped")
 
 
@@ -44,6 +45,7 @@ class Library:
         self.ledger, self.draw = ledger, random.Random(seed)
         self.made: list[Made] = []
         self.runs: list[str] = []
+        self.triggers: dict[str, str] = {}
         templates = [
             TemplateRow(hash=sha(f"{step} {version}"), name=step, sources={f"{step}.md.j2": "x"}, first_seen_at=BEGIN)
             for step in {step for steps in FLOWS.values() for step in steps}
@@ -59,12 +61,13 @@ class Library:
             id=id_at(started, draw),
             flow=flow,
             endpoint=draw.choice(("anthropic", "sandbox")),
-            trigger=draw.choice(("command", "schedule")),
+            trigger=draw.choice(STARTERS),
             started_at=started,
             status="running" if is_open else draw.choice(("completed", "failed", "crashed")),
         )
         start_run(self.ledger, row, id_at(started, draw))
         self.runs.append(row.id)
+        self.triggers[row.id] = row.trigger
         batch = WriteBatch()
         version = draw.randrange(3)
         for step in FLOWS[flow]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
@@ -13,7 +14,7 @@ from sqlalchemy import Engine
 from db.readers.audit.filters import NO_CAUSE, WITHOUT_CONTENT, Filter, FilterError
 from db.readers.audit.generation_lists import list_generations
 from db.readers.audit.ways import candidates, matching_ids
-from tests.db.audit.made_rows import BEGIN, ENDINGS, FLOWS, MODELS, Library, Made
+from tests.db.audit.made_rows import BEGIN, ENDINGS, FLOWS, MODELS, STARTERS, Library, Made
 from tests.db.rows import sha
 
 STEPS = sorted({step for steps in FLOWS.values() for step in steps})
@@ -45,6 +46,7 @@ def drawn(draw: random.Random, library: Library) -> Filter:
         "replaced": lambda: True,
         "origin": lambda: draw.choice(("live", "batch", "cache")),
         "run": lambda: draw.choice(library.runs),
+        "trigger": lambda: draw.choice(STARTERS),
         "key": lambda: draw.choice(("a1", "b2", "a*", "b1*", "*", "nothing", "a%*")),
         "since": lambda: moments[0],
         "until": lambda: moments[1] + timedelta(seconds=1),
@@ -56,7 +58,8 @@ def drawn(draw: random.Random, library: Library) -> Filter:
 def expected(library: Library, wanted: Filter) -> list[str]:
     """Find the same in plain Python."""
     left_out = set() if wanted.replaced else library.replaced()
-    meant = {made.row.id for made in library.made if is_meant(made, wanted)}
+    chosen = {run for run, trigger in library.triggers.items() if wanted.trigger in {None, trigger}}
+    meant = {made.row.id for made in library.made if made.row.run_id in chosen and is_meant(made, wanted)}
     return sorted(meant - left_out, reverse=True)
 
 
@@ -93,7 +96,7 @@ def pages(ledger: Engine, wanted: Filter, limit: int) -> Iterator[list[str]]:
             return
 
 
-@pytest.mark.parametrize("way", ["cheapest", "by run", "in order", "many keys"])
+@pytest.mark.parametrize("way", ["cheapest", "by run", "in order", "many keys", "rare cause"])
 def test_all_pages_together_are_what_plain_python_finds(
     library: Library, way: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -101,9 +104,13 @@ def test_all_pages_together_are_what_plain_python_finds(
         monkeypatch.setattr(candidates, "_BY_RUN", 0 if way == "by run" else 1e9)
     if way == "many keys":
         monkeypatch.setattr(matching_ids, "FEW_KEYS", 3)
+    if way == "rare cause":
+        monkeypatch.setattr(matching_ids, "WINDOWS_BY_CAUSE", 1)
     draw = random.Random(7)
     for _number in range(25):
         wanted, limit = drawn(draw, library), draw.choice((9, 50, 200))
+        if way == "rare cause":
+            wanted = replace(wanted, cause=wanted.cause or "other")
         found = list(pages(library.ledger, wanted, limit))
         assert [each for page in found for each in page] == expected(library, wanted), wanted
         assert all(len(page) == limit for page in found[:-1]), wanted

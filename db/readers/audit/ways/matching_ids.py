@@ -1,7 +1,8 @@
 """Find the ids of the generations of a filter, the newest first, by the way that reads the fewest rows.
 
 There are three: by record key, by the runs that can hold such rows, and all rows in the order of ids until enough
-match. The rollups say which is cheapest; each statement is written so that no planner takes another way.
+match. The rollups say which is cheapest; each statement is written so that no planner takes another way. A cause is in
+no rollup: if it is rare, the rows without content are listed by an index, and only these are read.
 """
 
 from dataclasses import replace
@@ -14,10 +15,12 @@ from db.readers.audit.ways.candidates import IdWindow, windows
 from db.rollups.marks import unmarked
 from db.session import among, rows_of
 from db.tables import Generation, OutcomeRollup, StoredRun
+from db.words import SUCCEEDED
 
 FEW_KEYS = 10_000
 """Up to this many rows with a beginning of a key are read and sorted; more are filtered in the order of ids."""
-
+WINDOWS_BY_CAUSE = 3
+"""A cause is rare if this many windows do not hold enough of it."""
 _ALL_ROWS = 10**12
 
 
@@ -30,7 +33,9 @@ def newest_ids(engine: Engine, wanted: Filter, before: str | None, limit: int) -
         if not wanted.key.endswith(ANY_ENDING) or _are_few(engine, of_keys):
             return _read(engine, _sorted(of_keys, before), limit)
     found: list[str] = []
-    for window in windows(engine, wanted, before, limit):
+    for number, window in enumerate(windows(engine, wanted, before, limit)):
+        if wanted.cause is not None and number == WINDOWS_BY_CAUSE:
+            return found + _read(engine, _of_rare_cause(wanted, window.before), limit - len(found))
         statement = _of_runs(wanted, window, engine.dialect.name) if window.by_run else _in_order(wanted, window)
         found += _read(engine, statement, limit - len(found))
         if len(found) >= limit:
@@ -74,6 +79,17 @@ def _in_order(wanted: Filter, window: IdWindow) -> Select[Any]:
     # A limit, though no ledger reaches it, keeps the conditions outside, so that the rows are read by the primary key.
     each = rows.limit(_ALL_ROWS).subquery("each").c
     return select(each.id).where(*conditions_of(wanted, each)).order_by(each.id.desc())
+
+
+def _of_rare_cause(wanted: Filter, before: str) -> Select[Any]:
+    """Select what matches below an id among all that lack content."""
+    g = Generation
+    # Only columns of the index of records' histories, so that no row is read for this.
+    of_place = ((g.flow, wanted.flow), (g.step, wanted.step), (g.endpoint, wanted.endpoint))
+    chosen = [column == value for column, value in of_place if value is not None]
+    lacking = select(g.id).where(g.status != SUCCEEDED, *chosen).cte("lacking").prefix_with("MATERIALIZED")
+    found = select(g.id).join(lacking, lacking.c.id == g.id).where(*conditions_of(wanted), lacking.c.id < before)
+    return found.order_by(lacking.c.id.desc())
 
 
 def _sorted(statement: Select[Any], before: str | None = None) -> Select[Any]:
