@@ -34,13 +34,12 @@ from db.tables.revisions import known_revisions, stored_revision
 _REMEDY = "Check PRESSWORK_DATABASE_URL and that the database is running."
 
 
-def open_ledger(url: str, engine: Engine | None = None) -> Engine:
+def open_ledger(url: str) -> Engine:
     """Open the ledger; a SQLite file that does not exist is created, with the current tables.
 
-    An `engine` of this URL that was open before is checked as a new one: by now it may be another file, or another
-    version. It has its statements compiled. Raises LedgerUnreachableError, LedgerNotMigratedError or LedgerTooNewError.
+    Raises LedgerUnreachableError, LedgerNotMigratedError or LedgerTooNewError.
     """
-    engine = connect_ledger(url) if engine is None else engine
+    engine = connect_ledger(url)
     try:
         with damage_reported(engine.url):
             if engine.dialect.name == "sqlite" and not rows_of(engine, text("SELECT 1 FROM sqlite_master LIMIT 1")):

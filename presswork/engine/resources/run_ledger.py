@@ -29,7 +29,6 @@ from db.rollups.marks import roll_up_ended
 from db.search.indexing import index_closed
 from db.session import is_unavailable, is_unwritable, readable_url, reason_of
 from db.words import CRASHED, HELPER, RUNNING, SUSPENDED
-from presswork.engine.resources.endpoint import Endpoint
 from presswork.engine.resources.lease import HeldLease
 from presswork.engine.resources.writer import Writer
 from presswork.errors import ConfigurationError, RunEndedError
@@ -40,14 +39,6 @@ ADDING_UP_S = 10.0
 """How long the beginning of a run waits at most until ended runs are added up, of which there may be many."""
 INDEXING_S = 10.0
 """How long the end of a run waits at most until words are indexed; the next run indexes the others."""
-
-
-@dataclass(frozen=True, slots=True)
-class KeptOpen:
-    """What a process keeps from run to run: an open endpoint, and the engine of its ledger if there is one already."""
-
-    endpoint: Endpoint
-    ledger: Engine | None = None
 
 
 @dataclass
