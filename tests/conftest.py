@@ -68,6 +68,8 @@ def forget_settings(patch: pytest.MonkeyPatch) -> None:
         if name.startswith(("PRESSWORK_", "ANTHROPIC_")):
             patch.delenv(name)
     patch.setenv("DO_NOT_TRACK", "1")
+    # No test leaves a server behind.
+    patch.setenv("PRESSWORK_KEEP_SERVER", "0")
     # A value that is set, even to nothing, wins over one of a developer's .env.
     patch.setattr("presswork.settings.load_dotenv", lambda *_args, **_options: False)
 

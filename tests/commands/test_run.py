@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable
 from contextlib import closing, suppress
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -362,6 +363,44 @@ def has_begun(desk: Desk) -> bool:
     with suppress(sqlite3.Error), closing(sqlite3.connect(f"file:{desk.ledger}?mode=ro", uri=True)) as connection:
         return bool(connection.execute("SELECT count(*) FROM runs").fetchone()[0])
     return False
+
+
+# The server that stays
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(400)
+def test_run_keeps_the_server_that_it_had_to_start_for_the_next_one(desk: Desk, prefect_home: Path) -> None:
+    desk.notes({1: "one", 2: "two", 3: "three"})
+    own = {
+        "PRESSWORK_STATE_DIR": str(prefect_home),
+        "PREFECT_API_URL": "",
+        "PRESSWORK_KEEP_SERVER": "1",
+        "CI": "",
+        "INVOCATION_ID": "",
+    }
+    try:
+        # A mistake that is found meanwhile is reported at once, and the server is there for the corrected command.
+        wrong = presswork(["run", "notes"], **own, PRESSWORK_SOURCE_URL="sqlite:////nowhere.sqlite")
+        first = presswork(["run", "notes"], **own)
+        status = json.loads(presswork(["status", "--json"], **own).stdout)
+        second = presswork(["run", "notes", "--refresh", "--json"], **own)
+    finally:
+        down = presswork(["down", "--json"], **own)
+
+    assert (wrong.returncode, first.returncode, second.returncode) == (2, 0, 0), wrong.stderr + first.stderr
+    assert [line for line in wrong.stderr.splitlines() if "stays" in line] == [
+        "Prefect's server stays for the next command, and ends after 10 minutes without one; `presswork down` stops it."
+    ]
+    assert wrong.stderr.splitlines()[-1].startswith("Error: ")
+    # It was started by the first command, so the others say nothing of it.
+    assert "stays" not in first.stderr + second.stderr
+    assert "Starting Prefect" not in first.stderr
+    assert status["kept"]["until"] > datetime.now(UTC).isoformat()
+    assert json.loads(second.stdout)["succeeded"] == 3
+    assert "Traceback" not in second.stderr
+    assert json.loads(down.stdout) == {"stopped": ["Prefect's server that stayed"]}
+    assert "Traceback" not in (prefect_home / "prefect-server.log").read_text()
 
 
 # The demo

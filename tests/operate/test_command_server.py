@@ -26,12 +26,20 @@ from presswork.operate.command_server.held_server import KEPT_S, ServerPlan, hol
 from presswork.operate.command_server.retiring_server import kept_server, retire_server
 from presswork.operate.command_server.server_context import CommandServer
 from presswork.operate.command_server.server_record import RECORD_FILE, ServerRecord, read_record, write_record
+from presswork.operate.installation import Installation
 from presswork.operate.prefect_server import ServerStartError, is_healthy
+from presswork.operate.services import _read_startable
 from presswork.settings import ROOT, Settings
-from tests.operate.machine import wait_for
+from tests.operate.machine import free_port, wait_for
 from tests.operate.quick_server import ENDING, MODE, OTHER, SILENT, SLOW
 
 QUICK = str(Path(__file__).with_name("quick_server.py"))
+
+
+@pytest.fixture(autouse=True)
+def not_watched(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("CI", "INVOCATION_ID", "PRESSWORK_KEEP_SERVER"):
+        monkeypatch.delenv(name, raising=False)
 
 
 @pytest.fixture
@@ -176,8 +184,6 @@ def test_server_of_a_command_that_is_killed_ends_after_its_time(home: Path) -> N
 def test_server_stays_where_a_person_may_come_back(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, variable: str, value: str, stays: bool
 ) -> None:
-    for name in ("CI", "INVOCATION_ID", "PRESSWORK_KEEP_SERVER"):
-        monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv(variable, value)
     assert bool(plan_server(Settings(state_dir=tmp_path)).stays_s) is stays
 
@@ -407,3 +413,19 @@ def test_status_says_until_when_the_server_stays(home: Path) -> None:
     ahead = time.time() + 86400
     os.utime(record_of(home).use_file(home), (ahead, ahead))
     eventually_kept(home, lambda until: until is not None and until - datetime.now(UTC) <= left)
+
+
+def test_up_takes_the_place_of_the_server_that_stays(home: Path) -> None:
+    here = Installation(home, "127.0.0.1", free_port(), None, 20, 1)
+    said: list[str] = []
+    with CommandServer(plan(home)) as server:
+        api = server.answering()
+        _read_startable(here, said.append)
+        # A command that uses it is not interrupted.
+        assert is_healthy(api)
+        assert "Later commands use the server that starts now" in said[-1]
+    assert quick_servers() == []
+    api = used(home)
+    _read_startable(here, said.append)
+    assert not is_healthy(api)
+    assert len(said) == 1

@@ -271,7 +271,7 @@ def test_server_dies_with_a_parent_that_is_killed(prefect_home: Path) -> None:
     code = f"""
         import time
         from pathlib import Path
-        from presswork.operate.prefect_server import own_server
+        from presswork.operate.command_server.server_context import own_server
         with own_server(timeout_s=120, home=Path({str(prefect_home)!r})) as url:
             print(url, flush=True)
             time.sleep(600)

@@ -19,7 +19,7 @@ from presswork.commands.trying.try_changes import (
     reads_other,
 )
 from presswork.commands.trying.try_json import changes_json, trial_json
-from presswork.commands.trying.try_line import TrialLine, live_line, waiting_in_words
+from presswork.commands.trying.try_line import Telling, TrialLine, live_line, waiting_in_words
 from presswork.commands.trying.try_record import print_record, print_system
 from presswork.commands.trying.try_template import AskedTrials
 from presswork.commands.trying.try_totals import next_steps, print_warnings
@@ -194,7 +194,11 @@ async def _watch(command: CommandContext, watched: Watched) -> int:
     async with TrySession(settings) as session:
 
         async def ask() -> Trial:
-            return await session.run(to_try, on_record=watched.record_ended)
+            telling = Telling(watched.record_ended)
+            trial = await session.run(to_try, on_record=telling)
+            if telling.is_unread:
+                raise BrokenPipeError
+            return trial
 
         async with aclosing(watch_saves(settings.templates_dir, to_try.template, ask)) as events:
             async for event in events:

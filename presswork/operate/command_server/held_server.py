@@ -11,7 +11,6 @@ import shutil
 import socket
 import subprocess
 import tempfile
-import time
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
@@ -27,6 +26,7 @@ from presswork.operate.command_server.server_record import (
     USE_FILE,
     ServerRecord,
     lock_now,
+    lock_soon,
     read_record,
     settings_files,
     starting_alone,
@@ -47,10 +47,9 @@ KEPT_S = 600.0
 """How long a server stays without a command."""
 ANSWERS_AGAIN_WITHIN_S = 10.0
 """How long a server that has answered before may be silent."""
-_SILENT_STOPS_WITHIN_S = 3.0
-_LOCKED_WITHIN_S = 1.0
-"""A server, and whoever looks at it, locks the use file for a moment only; a server that ends keeps the lock."""
-_LOOK_S = 0.02
+_SILENT_STOPS_WITHIN_S = 5.0
+_ENDED_WITHIN_S = 1.0
+"""How long the lock of a server that is ending is waited for."""
 _OFF = frozenset({"", "0", "false", "no"})
 TellWaiting = Callable[[float], None]
 
@@ -90,7 +89,7 @@ class ServerPlan:
 
 def plan_server(settings: Settings) -> ServerPlan:
     """Plan the server of a command. It does not stay under CI or systemd, or if PRESSWORK_KEEP_SERVER is 0."""
-    is_watched = os.environ.get("CI", "").lower() not in _OFF or "INVOCATION_ID" in os.environ
+    is_watched = os.environ.get("CI", "").lower() not in _OFF or bool(os.environ.get("INVOCATION_ID"))
     stays_s = KEPT_S if settings.keep_server and not is_watched else 0.0
     return ServerPlan(settings.state_dir.resolve(), settings.prefect_startup_timeout_s, stays_s)
 
@@ -123,9 +122,10 @@ class HeldServer:
     def let_go(self, *, failed: bool = False) -> None:
         """Release the server. The last command ends one that does not stay, or that has failed to start."""
         with self.use:
-            is_over = (failed or not self.stays_s) and lock_now(self.use)
+            is_over = (failed or not self.stays_s) and lock_soon(self.use)
             if is_over:
-                stop_processes([self.record.process], within_s=SERVER_STOPS_WITHIN_S)
+                within_s = _SILENT_STOPS_WITHIN_S if failed else SERVER_STOPS_WITHIN_S
+                stop_processes([self.record.process], within_s=within_s)
                 self.record.use_file(self.plan.home).unlink(missing_ok=True)
             if self.child is not None:
                 # One that stays outlives us: Python must not warn that we never waited for it.
@@ -172,7 +172,7 @@ def _find_or_start(plan: ServerPlan, file: IO[bytes], silent: ServerRecord | Non
 
 def _is_released(file: IO[bytes]) -> bool:
     """Lock the record of a server that has ended: the last of its threads may end a moment after the process."""
-    return _locked_soon(file, fcntl.LOCK_EX)
+    return lock_soon(file, within_s=_ENDED_WITHIN_S)
 
 
 def _start(plan: ServerPlan, record_file: IO[bytes], note: str | None = None) -> HeldServer:
@@ -208,7 +208,7 @@ def _is_ours_and_idle(record: ServerRecord, home: Path) -> bool:
     if record.user != os.getuid() or not record.process.is_alive:
         return False
     with suppress(FileNotFoundError), record.use_file(home).open("rb") as use:
-        return lock_now(use)
+        return lock_soon(use)
     return False
 
 
@@ -218,19 +218,10 @@ def _shared(use_file: Path) -> IO[bytes] | None:
         use = use_file.open("rb")
     except FileNotFoundError:
         return None
-    if _locked_soon(use, fcntl.LOCK_SH):
+    if lock_soon(use, fcntl.LOCK_SH, within_s=_ENDED_WITHIN_S):
         return use
     use.close()
     return None
-
-
-def _locked_soon(file: IO[bytes], kind: int) -> bool:
-    deadline = time.monotonic() + _LOCKED_WITHIN_S
-    while not lock_now(file, kind):
-        if time.monotonic() > deadline:
-            return False
-        time.sleep(_LOOK_S)
-    return True
 
 
 def _remove_free_use_files(home: Path) -> None:

@@ -12,7 +12,7 @@ from pathlib import Path
 from presswork.operate.command_server.server_record import (
     RECORD_FILE,
     ServerRecord,
-    lock_now,
+    lock_soon,
     read_record,
     starting_alone,
 )
@@ -40,7 +40,7 @@ def kept_server(home: Path) -> KeptServer | None:
     try:
         with use_file.open("rb") as use:
             stays_s = float(use.read() or 0)
-            is_used = not lock_now(use)
+            is_used = not lock_soon(use)
             # The server sets this time when the last command has let go of it.
             idle_since = use_file.stat().st_mtime
     except (OSError, ValueError):
@@ -67,7 +67,7 @@ def retire_server(home: Path) -> tuple[bool, str | None]:
             return False, f"{named} was started by another user, who can stop it."
         use_file = record.use_file(home)
         with suppress(OSError), use_file.open("r+b") as use:
-            if not lock_now(use):
+            if not lock_soon(use):
                 use.truncate(0)
                 use.write(_AT_ONCE.encode())
                 return False, f"A command uses {named}, which ends with it."

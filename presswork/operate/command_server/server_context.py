@@ -66,7 +66,9 @@ class CommandServer:
 
 
 @contextmanager
-def own_server(*, timeout_s: float, home: Path, waiting: TellWaiting = say_nothing, with_ui: bool = False) -> Iterator[str]:
+def own_server(
+    *, timeout_s: float, home: Path, waiting: TellWaiting = say_nothing, with_ui: bool = False
+) -> Iterator[str]:
     """Start a server, yield its API URL and stop it; with `with_ui`, it serves its UI as well.
 
     `waiting` is called repeatedly with the seconds that have passed. Raises ServerStartError after `timeout_s`.

@@ -8,6 +8,7 @@ import fcntl
 import hashlib
 import os
 import pwd
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -29,6 +30,7 @@ USE_FILE = "prefect-server-{}.lock"
 SETTINGS_FILES = "PRESSWORK_PREFECT_FILES"
 """The variable that tells, in a server's environment, which files with settings of Prefect it has read."""
 _PREFECT = "PREFECT_"
+_LOOK_S = 0.01
 
 
 @dataclass(frozen=True)
@@ -61,6 +63,19 @@ def lock_now(file: IO[Any], kind: int = fcntl.LOCK_EX) -> bool:
         fcntl.flock(file, kind | fcntl.LOCK_NB)
     except BlockingIOError:
         return False
+    return True
+
+
+def lock_soon(file: IO[Any], kind: int = fcntl.LOCK_EX, within_s: float = 0.1) -> bool:
+    """Lock an open file as lock_now does, but wait a little.
+
+    A server, and whoever looks at it, locks its use file for a moment; only a command, or a server that ends, keeps it.
+    """
+    deadline = time.monotonic() + within_s
+    while not lock_now(file, kind):
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(_LOOK_S)
     return True
 
 
