@@ -145,8 +145,8 @@ def _starting() -> Iterator[Row]:
         yield Row(code, "starting", 1, 0, importing(code))
     for name, arguments in READING.items():
         yield Row(name, "starting", 1, 0, reading_command(arguments), PREFECT)
-    yield Row(KEPT, "starting", 3, 0, running(kept=True), BOTH)
-    yield Row(FIRST, "starting", 3, 0, running(kept=False), BOTH)
+    yield Row(KEPT, "starting", 1, 0, running(kept=True), BOTH)
+    yield Row(FIRST, "starting", 1, 0, running(kept=False), BOTH)
 
 
 def _untold(sizes: Sizes) -> Iterator[Row]:

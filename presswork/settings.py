@@ -16,7 +16,7 @@ from presswork.errors import ConfigurationError
 
 ROOT = Path(__file__).resolve().parent.parent
 """The project's root, which does not depend on the current folder."""
-PREFIX = "PRESSWORK_"
+SETTINGS_PREFIX = "PRESSWORK_"
 AUDIT_URL = "PRESSWORK_AUDIT_URL"
 """The variable with the address of the audit room, which `presswork up` sets for its runs."""
 
@@ -39,7 +39,7 @@ class Settings(BaseModel):
     itpm: int | None = Field(None, ge=1, description="Maximum input tokens a minute.")
     otpm: int | None = Field(None, ge=1, description="Maximum output tokens a minute.")
     chunk_size: int | None = Field(
-        None, ge=1, le=1000, description="Prompts in a chunk. Default: 1 for small jobs, else 50."
+        None, ge=1, le=1000, description="Prompts in a chunk. Default: 1 for small jobs, else 100."
     )
     max_cost: float | None = Field(None, gt=0, description="US dollars that a run may spend, including resumed runs.")
 
@@ -87,7 +87,7 @@ class Settings(BaseModel):
     @classmethod
     def _read_environment(cls, given: dict[str, Any]) -> dict[str, Any]:
         variables = {name.upper(): value for name, value in os.environ.items()}
-        set_here = {name: variables.get(PREFIX + name.upper()) for name in cls.model_fields}
+        set_here = {name: variables.get(SETTINGS_PREFIX + name.upper()) for name in cls.model_fields}
         return {name: value for name, value in set_here.items() if value is not None} | given
 
     @property
@@ -116,7 +116,7 @@ def load_settings() -> Settings:
         return Settings()
     except ValidationError as error:
         wrong = "; ".join(
-            f"{PREFIX}{'_'.join(str(part) for part in item['loc']).upper()}: {item['msg']}" for item in error.errors()
+            f"{SETTINGS_PREFIX}{'_'.join(map(str, item['loc'])).upper()}: {item['msg']}" for item in error.errors()
         )
         raise ConfigurationError(f"A setting is wrong: {wrong}.") from None
 

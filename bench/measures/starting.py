@@ -86,7 +86,6 @@ def running(*, kept: bool) -> Callable[[Stage], Sample]:
         else:
             _timed(down, environment)
         sample = _timed(run, environment)
-        sample.records = sample.succeeded = 3
         _timed(down, environment)
         return sample
 

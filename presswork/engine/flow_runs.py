@@ -1,7 +1,9 @@
 """Open the run of a Prefect flow. Only this module lets a run know Prefect, so that trials need none of it."""
 
+import gc
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from functools import lru_cache
 
 from presswork.engine.opening import open_hosted_run
 from presswork.engine.orchestration.host import HOST
@@ -18,6 +20,16 @@ async def open_run(options: RunOptions | None = None, *, flow: str | None = None
     `flow` is the run's name in the ledger; the default is the name of the flow's function. Raises ConfigurationError or
     db.database_errors.DatabaseError before the first request.
     """
+    _freeze_loaded_objects()
     host = HOST.get() or PrefectHost()
     async with open_hosted_run(host, load_settings(), options or RunOptions(), flow) as run:
         yield run
+
+
+@lru_cache(maxsize=1)
+def _freeze_loaded_objects() -> None:
+    # Prefect and its libraries create half a million objects that live as long as the process. Each full garbage
+    # collection would visit them, which costs a tenth of a run's CPU. Collecting before the freeze would do so too.
+    gc.freeze()
+    # With Python's defaults, its search for circles in the open prompts costs another tenth.
+    gc.set_threshold(50_000, 20, 100)

@@ -5,15 +5,14 @@ written. This module knows nothing of Prefect: flow_runs.py opens the runs of fl
 """
 
 import asyncio
-import gc
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from decimal import Decimal
-from functools import lru_cache, partial
+from functools import partial
 
 from db.clock import new_id
 from db.database_errors import DatabaseError
-from db.ledger.connecting import open_ledger
+from db.ledger.connecting import check, open_ledger
 from db.readers.chains import Spent, refreshing_since, resumed_by
 from db.session import readable_url
 from db.sources.spool import RunSpools, sweep
@@ -22,7 +21,7 @@ from presswork.answers.outcomes import Policy
 from presswork.engine.context import StepContext
 from presswork.engine.materials.briefs import Briefs, check_templates
 from presswork.engine.materials.run_selects import Selects, Spooling
-from presswork.engine.orchestration.host import Host, RunOrigin
+from presswork.engine.orchestration.host import Host, Kept, RunOrigin
 from presswork.engine.resources.endpoint import Endpoint, RunEndpoint, open_endpoint, require_files
 from presswork.engine.resources.lease import HeldLease
 from presswork.engine.resources.run_ledger import RunLedger, begin, require_run
@@ -33,6 +32,7 @@ from presswork.errors import LedgerAwayError, RunEndedError, StoppedError
 from presswork.options import RunOptions
 from presswork.pacing.limiter import limiter_for
 from presswork.pacing.pace import Pace
+from presswork.prompts.templates import Template
 from presswork.report.amounts import dollars
 from presswork.report.progress import Progress, announce, counts_in_words
 from presswork.report.totals import Totals, paced_since
@@ -41,22 +41,22 @@ from presswork.settings import Settings, ledger_url
 
 @asynccontextmanager
 async def open_hosted_run(
-    host: Host, settings: Settings, options: RunOptions, flow: str | None = None, endpoint: Endpoint | None = None
+    host: Host, settings: Settings, options: RunOptions, flow: str | None = None, kept: Kept | None = None
 ) -> AsyncIterator[Run]:
     """Open a run on a host, and close it when the block ends, with or without an error.
 
-    The options override the settings. `flow` is the run's name in the ledger; the default is the host's. An `endpoint`
-    that is already open stays open. Raises ConfigurationError or db.database_errors.DatabaseError before the first
-    request.
+    The options override the settings. `flow` is the run's name in the ledger; the default is the host's. What is
+    `kept` stays open. Raises ConfigurationError or db.database_errors.DatabaseError before the first request.
     """
-    _freeze_loaded_objects()
     settings = _overridden(settings, options)
     origin = await host.origin(flow, settings)
     async with AsyncExitStack() as stack:
         stack.enter_context(origin.alone())
         try:
-            opened = await _ready_endpoint(stack, settings, origin, endpoint)
-            run = await _put_together(stack, host, settings, options, origin, opened)
+            require_files(settings.concurrency)
+            templates = await asyncio.to_thread(check_templates, settings.templates_dir, origin.source)
+            kept = await _opened(stack, settings, templates, kept)
+            run = await _put_together(stack, host, settings, options, origin, templates, kept)
         except RunEndedError as error:
             raise await host.nothing_to_do(str(error)) from None
         stopper = run.context.stopper
@@ -79,11 +79,18 @@ def _overridden(settings: Settings, options: RunOptions) -> Settings:
 
 
 async def _put_together(
-    stack: AsyncExitStack, host: Host, settings: Settings, options: RunOptions, origin: RunOrigin, opened: Endpoint
+    stack: AsyncExitStack,
+    host: Host,
+    settings: Settings,
+    options: RunOptions,
+    origin: RunOrigin,
+    templates: Sequence[Template],
+    kept: Kept,
 ) -> Run:
-    """Open the ledger, and build the run."""
+    """Take a lease on the run, and build it."""
+    opened = kept.endpoint
     run_chunk = await stack.enter_async_context(host.running_chunks(settings, refresh=options.refresh))
-    ledger, resumed = await _open_ledger(stack, settings, options, origin, opened.name)
+    ledger, resumed = await _begin(stack, settings, options, origin, kept)
     pace = _open_gate(stack, settings, options, opened, await ledger.spent() if resumed else Spent())
     stopper = _stopper(settings, pace, ledger.writer)
     progress = Progress(
@@ -106,34 +113,36 @@ async def _put_together(
         ledger=ledger,
         pace=pace,
         selects=Selects(settings, options, ledger.engine.url, spooling, stopper, totals),
-        briefs=Briefs(settings.templates_dir, endpoint, ledger.add_template),
+        briefs=Briefs(settings.templates_dir, templates, endpoint, ledger.add_template),
         totals=totals,
     )
 
 
-async def _ready_endpoint(
-    stack: AsyncExitStack, settings: Settings, origin: RunOrigin, endpoint: Endpoint | None
-) -> Endpoint:
-    """Check the templates, and open the endpoint unless it is open."""
-    require_files(settings.concurrency)
-    templates = await asyncio.to_thread(check_templates, settings.templates_dir, origin.source)
-    if endpoint is None:
+async def _opened(stack: AsyncExitStack, settings: Settings, templates: Sequence[Template], kept: Kept | None) -> Kept:
+    """Open endpoint and ledger, unless they are kept open; the endpoint must accept the templates' settings."""
+    if kept is None:
         endpoint = await open_endpoint(settings, settings.concurrency)
         await stack.enter_async_context(endpoint.client)
+    else:
+        endpoint = kept.endpoint
     await endpoint.require_fit(templates)
-    return endpoint
+    if kept is not None:
+        # Another process may have migrated it meanwhile.
+        await asyncio.to_thread(check, kept.ledger)
+        return kept
+    ledger = await asyncio.to_thread(open_ledger, ledger_url(settings, endpoint.name))
+    stack.callback(ledger.dispose)
+    return Kept(endpoint, ledger)
 
 
-async def _open_ledger(
-    stack: AsyncExitStack, settings: Settings, options: RunOptions, origin: RunOrigin, endpoint: str
+async def _begin(
+    stack: AsyncExitStack, settings: Settings, options: RunOptions, origin: RunOrigin, kept: Kept
 ) -> tuple[RunLedger, Sequence[str]]:
-    """Open the ledger and take a lease on a run; returns the ledger, and the runs whose spools this process may use.
+    """Take a lease on a run; returns its ledger, and the runs whose spools this process may use.
 
     These are the run itself if other processes have worked on it, and the runs that it resumes.
     """
-    engine = await asyncio.to_thread(open_ledger, ledger_url(settings, endpoint))
-    stack.callback(engine.dispose)
-    helper = options.helper
+    engine, endpoint, helper = kept.ledger, kept.endpoint.name, options.helper
     # By the flow run's id, the process that started a helper finds whether it is running and what it has spent.
     lease_id = (helper and origin.flow_run_id) or new_id()
     writer = Writer(
@@ -289,10 +298,3 @@ def _log_opening(run: Run) -> None:
         readable_url(ledger.engine.url),
         ", ".join([f"at most {settings.concurrency} requests in flight", *limits]),
     )
-
-
-@lru_cache(maxsize=1)
-def _freeze_loaded_objects() -> None:
-    # Prefect and its libraries create half a million objects that live as long as the process. Each full garbage
-    # collection would visit them, which costs a tenth of a run's CPU. Collecting before the freeze would do so too.
-    gc.freeze()

@@ -54,7 +54,7 @@ def errors_that_stop(findings: Iterable[Finding]) -> list[Finding]:
 def load_sound(folder: Path, name: str) -> Template:
     """Load a template; raises TemplateError with the first mistake that would stop a run."""
     template = load_template(folder, name)
-    errors = errors_that_stop(lint_template(folder, name, schema=False))
+    errors = errors_that_stop(_sorted(_findings(folder, name, {}, _today(), schema=False, loaded=template)))
     if errors:
         more = f" (and {len(errors) - 1} more: `presswork templates lint {name}`)" if len(errors) > 1 else ""
         raise TemplateError(f"{errors[0]}{more}")
@@ -76,10 +76,16 @@ def lint_template(
     `told` has what an endpoint reported of models, by the names used in templates; it overrides what is known here.
     `today` is the date for notes on models that end soon.
     """
-    today = today or datetime.now(UTC).date()
-    found = _findings(folder, name, told or {}, today, schema=schema)
+    return _sorted(_findings(folder, name, told or {}, today or _today(), schema=schema))
+
+
+def _sorted(found: Iterable[Finding]) -> list[Finding]:
     unique = {(finding.file, finding.code, finding.message): finding for finding in found}
     return sorted(unique.values(), key=lambda finding: (finding.level, finding.file, finding.line or 0))
+
+
+def _today() -> date:
+    return datetime.now(UTC).date()
 
 
 def _known(told: ModelsByName, name: str) -> Model | None:
@@ -88,7 +94,9 @@ def _known(told: ModelsByName, name: str) -> Model | None:
     return said if isinstance(said, Model) else find_model(name)
 
 
-def _findings(folder: Path, name: str, told: ModelsByName, today: date, *, schema: bool) -> Iterator[Finding]:
+def _findings(
+    folder: Path, name: str, told: ModelsByName, today: date, *, schema: bool, loaded: Template | None = None
+) -> Iterator[Finding]:
     # Check the front matter even if the template does not load, so that one lint finds as many mistakes as possible.
     head = _read_head(folder, name)
     if head is not None:
@@ -99,7 +107,7 @@ def _findings(folder: Path, name: str, told: ModelsByName, today: date, *, schem
         if front.select is not None and (fault := template_name_fault(name, list_templates(folder))):
             yield Finding(name + SUFFIX, None, "error", "name", fault)
     try:
-        template = load_template(folder, name)
+        template = loaded or load_template(folder, name)
     except ConfigurationError as error:
         code = type(error).__name__.removesuffix("Error").lower()
         if isinstance(error, TemplateError) and error.file is not None:

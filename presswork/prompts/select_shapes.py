@@ -5,6 +5,7 @@ The SQL dialect is unknown here, so each likely one is tried. If none can read t
 
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 
 import sqlglot
 from sqlglot import exp
@@ -40,8 +41,12 @@ class NotASelect:
     reason: str
 
 
+@lru_cache(maxsize=256)
 def read_select(sql: str) -> Shape | NotRead | NotASelect:
-    """Read the columns of a select. SQL is NotASelect only if a run would refuse it in every likely dialect."""
+    """Read the columns of a select. SQL is NotASelect only if a run would refuse it in every likely dialect.
+
+    Kept, because a template is read again at each save while its select stays.
+    """
     failures: list[NotRead] = []
     refused: list[str | None] = []
     for dialect, statements in _readings(sql, failures):
@@ -63,8 +68,13 @@ def parameters_of(sql: str, declared: Collection[str]) -> dict[str, int]:
     Dialects may read a colon differently, as in SQL Server's `[odd :name]`. The first reading counts in which all
     parameters are declared.
     """
-    readings = [_parameters(sql, dialect) for dialect, _statements in _readings(sql, [])] or [_parameters(sql, None)]
+    readings = _parameter_readings(sql)
     return next((found for found in readings if all(name in declared for name in found)), readings[0])
+
+
+@lru_cache(maxsize=256)
+def _parameter_readings(sql: str) -> list[dict[str, int]]:
+    return [_parameters(sql, dialect) for dialect, _statements in _readings(sql, [])] or [_parameters(sql, None)]
 
 
 def _readings(sql: str, failures: list[NotRead]) -> Iterator[tuple[str | None, list[exp.Expr]]]:

@@ -18,6 +18,7 @@ from db.ledger.connecting import open_ledger
 from db.readers.past_runs.step_outcomes import PastRun
 from presswork.engine.materials.handles import Source
 from presswork.engine.opening import open_hosted_run
+from presswork.engine.orchestration.host import Kept
 from presswork.engine.orchestration.try_host import TryHost
 from presswork.engine.resources.endpoint import Endpoint, open_endpoint
 from presswork.engine.resources.preflight import require_credential
@@ -61,8 +62,9 @@ class TrySession:
         self._settings = settings
         self._stack = AsyncExitStack()
         self._endpoint: Endpoint | None = None
+        self._ledger: Engine | None = None
         self._records = KeptRecords()
-        self._past: tuple[Engine, PastRun] | None = None
+        self._past: PastRun | None = None
         self._past_keys: tuple[str, ...] = ()
         self._first: dict[str, str] = {}
 
@@ -88,8 +90,9 @@ class TrySession:
         settings = self._settings.model_copy(update={**QUICKLY, **other})
         template = await asyncio.to_thread(load_sound, settings.templates_dir, asked.template)
         endpoint = await self._open_endpoint()
-        inputs = await self._inputs(settings, template, asked, endpoint)
-        trying = partial(self._try, settings, template, endpoint, inputs, asked, on_record)
+        inputs = await self._inputs(settings, template, asked, ledger_url(settings, endpoint.name))
+        kept = Kept(endpoint, await self._open_ledger(ledger_url(settings, endpoint.name)))
+        trying = partial(self._try, kept, settings, template, inputs, asked, on_record)
         try:
             trial = await trying(asked.max_cost)
         except UntoldCostError:
@@ -101,9 +104,9 @@ class TrySession:
 
     async def _try(
         self,
+        kept: Kept,
         settings: Settings,
         template: Template,
-        endpoint: Endpoint,
         inputs: _Inputs,
         asked: Asked,
         on_record: TellRecord | None,
@@ -111,7 +114,7 @@ class TrySession:
     ) -> Trial:
         options = RunOptions(max_cost=max_cost, refresh=asked.refresh, resumes=self._first.get(inputs.flow))
         host = TryHost(inputs.flow, template.name, _parameters(asked, inputs.source.params, options))
-        async with open_hosted_run(host, settings, options, endpoint=endpoint) as run:
+        async with open_hosted_run(host, settings, options, kept=kept) as run:
             self._first.setdefault(inputs.flow, run.ledger.run_id)
             ended = EndedRecords(run, template.name, inputs.keys, on_record)
             async with in_background(ended.keep_looking(), "presswork-trial"):
@@ -132,26 +135,31 @@ class TrySession:
             self._endpoint = endpoint
         return self._endpoint
 
-    async def _inputs(self, settings: Settings, template: Template, asked: Asked, endpoint: Endpoint) -> _Inputs:
-        url = ledger_url(settings, endpoint.name)
+    async def _open_ledger(self, url: str) -> Engine:
+        """Open the ledger once, because each new engine compiles all statements again."""
+        if self._ledger is None:
+            self._ledger = await asyncio.to_thread(open_ledger, url)
+            self._stack.callback(self._ledger.dispose)
+        return self._ledger
+
+    async def _inputs(self, settings: Settings, template: Template, asked: Asked, url: str) -> _Inputs:
         if asked.inputs_of is not None:
             return await self._past_inputs(template, asked, asked.inputs_of, url)
+        # Before the ledger is opened, which creates it: that it is missing explains why there are no records.
         given = await self._records.given(settings, template, asked, url)
         keys = tuple(material.key for material in given.materials)
         return _Inputs(template.name, given, keys, missing=self._records.missing)
 
     async def _past_inputs(self, template: Template, asked: Asked, run_id: str, url: str) -> _Inputs:
+        ledger = await self._open_ledger(url)
         if self._past is None:
-            ledger = await asyncio.to_thread(open_ledger, url)
-            self._stack.callback(ledger.dispose)
-            self._past = ledger, await asyncio.to_thread(past_run, ledger, run_id)
-        ledger, run = self._past
+            self._past = await asyncio.to_thread(past_run, ledger, run_id)
         keys = self._past_keys or asked.keys
         found = await asyncio.to_thread(
-            find_inputs, ledger, run, template, keys=keys, limit=asked.limit, sets=asked.sets
+            find_inputs, ledger, self._past, template, keys=keys, limit=asked.limit, sets=asked.sets
         )
         self._past_keys = found.keys
-        return _Inputs(run.flow, found, found.keys, found.variants, note=found.note)
+        return _Inputs(self._past.flow, found, found.keys, found.variants, note=found.note)
 
 
 def _parameters(asked: Asked, params: Mapping[str, Any], options: RunOptions) -> dict[str, Any]:

@@ -26,7 +26,7 @@ from presswork.trying.git_files import find_revision
 from presswork.trying.trials import Asked
 
 GIT = "git:"
-SHORT_HASH = 12
+LABEL_HASH = 12
 """Characters of a version's hash that people see."""
 _HEX = frozenset("0123456789abcdefABCDEF")
 _CLASS_CHANGED = (
@@ -88,7 +88,7 @@ def _from_ledger(ledger: Engine | None, name: str, asked: str, folder: Path) -> 
     if ledger is None:
         raise ConfigurationError("There is no ledger yet, so no version is stored. Write git:REVISION for one of git.")
     version = _find_stored(ledger, name, asked)
-    label = version[:SHORT_HASH]
+    label = version[:LABEL_HASH]
     stored = read_template_sources(ledger, version, name)
     if stored is None:
         raise ConfigurationError(f"The sources of the version {label} of {name!r} are not stored.")
@@ -98,7 +98,7 @@ def _from_ledger(ledger: Engine | None, name: str, asked: str, folder: Path) -> 
     template = _loaded(folder, name, label)
     if template.hash != version:
         raise ConfigurationError(
-            f"The stored sources of {name!r} are those of version {template.hash[:SHORT_HASH]}, not of {label}: parts "
+            f"The stored sources of {name!r} are those of version {template.hash[:LABEL_HASH]}, not of {label}: parts "
             "of them are missing or were changed."
         )
     asked_with = schema_asked_with(ledger, name, version) if isinstance(template.front.output, str) else None

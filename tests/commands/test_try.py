@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 from presswork.settings import ROOT
-from tests.commands.conftest import FRONT, Desk, begin, call
+from tests.commands.conftest import FRONT, PRESSWORK, Desk, begin, call
 from tests.waiting import until
 
 FIELDS = FRONT.replace("SubjectLine", "{title: {type: str, max_length: 40}, text: {type: str}}")
@@ -156,6 +156,14 @@ def test_commands_of_the_reference_work(desk: Desk) -> None:
     assert len(commands) == 3
     for command in commands:
         assert call(*shlex.split(command)).exit_code == 0, command
+
+
+def test_trial_that_nobody_reads_to_its_end_is_still_recorded(desk: Desk) -> None:
+    command = shlex.join([str(PRESSWORK), *TRY, "notes"])
+    subprocess.run(["bash", "-c", f"{command} | head -1"], capture_output=True, check=True)
+    (run,) = json.loads(call("history", "--trigger", "try", "--json").stdout)
+
+    assert (run["status"], run["succeeded"], desk.sent()) == ("completed", 3, 3)
 
 
 @contextmanager

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import io
+import re
 from collections.abc import Callable
 from dataclasses import replace
 from decimal import Decimal
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -15,12 +17,15 @@ from presswork.audit.sent_prompts import Said, SentPrompt
 from presswork.commands.trying.try_changes import is_same, print_change, print_prompt_change, print_session
 from presswork.commands.trying.try_line import TrialLine, waiting_in_words
 from presswork.commands.trying.try_record import print_record, print_system
+from presswork.commands.trying.try_sides import print_sides
 from presswork.commands.trying.try_template import AskedTrials
 from presswork.commands.trying.try_totals import exit_status, print_totals
 from presswork.output_classes.validate import Fault
 from presswork.prompts.rendering.marking import MarkedPrompt, PromptPiece
+from presswork.report.progress import Progress
 from presswork.terminal.flags import TryFlags
 from presswork.trying.trials import Asked, TokenCounts, Trial, TriedRecord
+from presswork.trying.versions import OpenedVersion
 
 HOSTILE = "\x1b[2J\u202egnp\u200b[bold]x[/bold]"
 HARMLESS = "␛[2J⟨U+202E⟩gnp⟨U+200B⟩[bold]x[/bold]"
@@ -119,7 +124,7 @@ def test_repair_says_what_was_wrong_before() -> None:
 
 
 @pytest.mark.parametrize("terminal", [False, True])
-@pytest.mark.parametrize("width", [40, 60, 200])
+@pytest.mark.parametrize("width", [40, 60, 120, 200])
 def test_hostile_texts_are_text_at_any_width(width: int, terminal: bool) -> None:
     hostile = record(
         {HOSTILE: HOSTILE, "list": [HOSTILE], "deep": {HOSTILE: [HOSTILE]}},
@@ -138,13 +143,16 @@ def test_hostile_texts_are_text_at_any_width(width: int, terminal: bool) -> None
         (print_change, (before, hostile)),
         (print_change, (refused, hostile)),
         (print_prompt_change, (before, hostile)),
+        (print_sides, (trial(before), trial(hostile), OpenedVersion(Path(), HOSTILE, "sha", frozenset(), HOSTILE))),
+        (print_sides, (trial(refused), trial(hostile), OpenedVersion(Path(), HOSTILE, "sha", frozenset()))),
         (print_totals, (trial(hostile, missing=(HOSTILE,), stopped=HOSTILE), ASKED)),
     ]
     for show, values in shows:
         text = seen(show, *values, width=width, terminal=terminal)
         assert not set("\x1b\u202e\u200b") & set(text)
+        assert "⟩x" not in text  # such as where "[bold]" is read as markup
         if width == 200:
-            assert HARMLESS in text
+            assert "[bold]x[/bold]" in text
 
 
 def test_long_answers_are_cut_and_say_so() -> None:
@@ -154,8 +162,29 @@ def test_long_answers_are_cut_and_say_so() -> None:
     assert "… 160 more fields" in seen(print_record, record(many))
     text = seen(print_record, record(long, prompt="word\n" * 1_000, system="word\n" * 1_000))
     assert "… 3,800 more characters" in text
-    assert "… 80 more items" in text
+    assert text.count("more characters") == 3
     assert len(text) < 5_000
+
+
+def test_long_changes_are_cut_and_say_so() -> None:
+    old = record({f"f{number}": "x " * 2_000 for number in range(3)} | {f"g{number}": 1 for number in range(99)})
+    new = replace(old, output=dict.fromkeys(old.output, "y " * 2_000) | {"g1": 1}, prompt="z " * 2_000)
+    text = seen(print_change, old, new) + seen(print_prompt_change, old, new)
+
+    assert "… 71 more changes" in text
+    assert "more characters" in text
+    assert len(text) < 150_000
+
+
+def test_long_answers_that_differ_only_at_their_end_are_not_called_the_same() -> None:
+    old = trial(record({"text": "word " * 1_000 + "old", "size": 3}))
+    new = trial(record({"text": "word " * 1_000 + "new", "size": 3}))
+    version = OpenedVersion(Path(), "git:HEAD", "sha", frozenset())
+    for width in (60, 160):
+        text = seen(print_sides, old, new, version, width=width, terminal=True)
+        assert "[-old-]" in text
+        assert "{+new+}" in text
+    assert text.count("the same") == 2  # the size, and the prompts
 
 
 def test_name_that_needs_a_line_of_its_own_gets_one() -> None:
@@ -246,6 +275,23 @@ def test_exit_status_is_that_of_a_run(tried: Trial, status: int) -> None:
     assert exit_status(tried) == status
 
 
+def test_sides_show_both_answers_also_if_one_is_no_content() -> None:
+    old = trial(record(raw='{"title": "One"}', faults=(Fault("text", "Field required"),)), requests=0)
+    new = trial(record({"title": "One", "text": "Two"}))
+    version = OpenedVersion(Path(), "git:HEAD", "sha", frozenset(), "The class has changed.")
+    wide = seen(print_sides, old, new, version, width=160, terminal=True)
+    narrow = seen(print_sides, old, new, version, width=60, terminal=True)
+
+    assert "Marks: [-git:HEAD-] {+this version+}\nThe class has changed." in wide
+    assert "✘ Field required" in wide
+    assert "Both versions give Claude the same prompts" in wide
+    assert "before: invalid, text: Field required" in narrow
+    for text in (wide, narrow):
+        assert "Two" in text
+        assert re.search(r"with content +0 of 1 +1 of 1", text)
+        assert re.search(r"requests now +none +1, \$0.0042", text)
+
+
 def test_session_says_what_is_left_of_the_cap() -> None:
     now = trial(record({"t": 1}), cost_usd=Decimal("0.0050"))
 
@@ -255,11 +301,16 @@ def test_session_says_what_is_left_of_the_cap() -> None:
 def test_line_says_what_is_waited_for() -> None:
     line = TrialLine()
     line.ask(3)
-    line.one_ended()
+    line.one_ended("1")
     assert line.words().startswith("asking about 3 records: 2 to come")
     for _record in range(4):
-        line.one_ended()
+        line.one_ended("1")
     assert line.words().startswith("recording")
+    line.ask(2, ["1", HOSTILE])
+    line.one_ended("1")
+    assert line.words().startswith(f"asking about {HARMLESS}: 1 to come")
+    line.opened(Progress("run", "notes", "sandbox", is_stopping=lambda: True))
+    assert line.words().startswith("Stopping: waiting for the requests in flight.")
     line.watch(["notes.md.j2", HOSTILE])
     assert line.words() == f"Waiting for a save of notes.md.j2, {HARMLESS}. Ctrl-C ends."
     assert "and 2 more." in waiting_in_words(list("abcdef"))

@@ -9,7 +9,7 @@ from rich.rule import Rule
 from rich.text import Text
 
 from db.words import SANDBOX
-from presswork.commands.trying.try_fields import WHOLE, FieldRow, print_block, print_rows
+from presswork.commands.trying.try_fields import WHOLE, FieldRow, clipped, print_block, print_rows
 from presswork.commands.trying.try_record import cost_in_words, headline, in_words, print_answer, tokens_in_words
 from presswork.differences.json_differences import compare_values
 from presswork.differences.text_differences import compare_texts
@@ -25,7 +25,7 @@ MOST_CHANGES = 30
 AROUND = 60
 """Characters of equal text that are printed around a change."""
 LONGEST_REASON = 120
-HASH_SHOWN = 12
+VERSION_SHOWN = 12
 """Characters of a version's hash; --against finds the version by them."""
 SMALLEST_MOVE = Decimal("0.00005")
 """US dollars. A smaller change of a cost would be printed as nothing."""
@@ -72,7 +72,8 @@ def print_prompt_change(console: Console, before: TriedRecord, now: TriedRecord)
         if title == SCHEMA and earlier and text:
             print_rows(console, changed_rows(json.loads(earlier), json.loads(text), plain=is_plain(console)))
         else:
-            print_block(console, in_one(compare_texts(earlier, text), plain=is_plain(console), context=AROUND))
+            marked = in_one(compare_texts(earlier, text), plain=is_plain(console), context=AROUND)
+            print_block(console, clipped(marked))
 
 
 def print_change(console: Console, before: TriedRecord | None, now: TriedRecord) -> None:
@@ -92,14 +93,14 @@ def print_change(console: Console, before: TriedRecord | None, now: TriedRecord)
     if not rows:
         print_block(console, Text("the same answer as before", "dim"), indent=2)
     elif unchanged:
-        print_block(console, screen.data(f"equal: {', '.join(unchanged)}", "dim"))
+        print_block(console, screen.data(f"equal: {screen.one_line(', '.join(unchanged), LONGEST_REASON)}", "dim"))
 
 
 def changed_rows(old: Any, new: Any, *, plain: bool) -> list[FieldRow]:
     """Return a row for each value that changed in an answer or a schema, with marks on its words."""
     changes = compare_values(old, new).changes
     rows = [
-        (change.place or WHOLE, in_one(change.operations, plain=plain, context=AROUND))
+        (change.place or WHOLE, clipped(in_one(change.operations, plain=plain, context=AROUND)))
         for change in changes[:MOST_CHANGES]
     ]
     if (more := len(changes) - MOST_CHANGES) > 0:
@@ -118,12 +119,13 @@ def moved_figures(before: TriedRecord, now: TriedRecord) -> str:
 
 def print_session(console: Console, now: Trial, before: Trial | None, cap: float) -> None:
     """Print what a version took, how that moved, and what all versions have cost, against the cap."""
-    parts = [now.template_hash[:HASH_SHOWN], "nothing sent"]
+    parts = [now.template_hash[:VERSION_SHOWN], "nothing sent"]
     if now.requests:
         requests = counted(now.requests, "request")
         parts[-1] = f"{requests}, {tokens_in_words(now.tokens)}, {cost_in_words(now.cost_usd)}"
     if before is not None and before.requests and now.requests and before.cost_usd and now.cost_usd:
-        parts[-1] += f" ({_moved_cost(now.cost_usd - before.cost_usd) or 'as before'})"
+        moved = _moved_cost(now.cost_usd - before.cost_usd)
+        parts[-1] += f" ({moved})" if moved else ""
     made_up = " (sandbox)" if now.endpoint == SANDBOX else ""
     parts.append(f"in all {dollars(now.session_usd)} of ${cap:,.2f}{made_up}")
     console.print()

@@ -24,7 +24,9 @@ WHOLE = "the answer"
 """The name of an answer without fields, and of the place of a fault that is in none of them."""
 LONGEST_SHOWN, MOST_LINES = 1_200, 16
 """Characters and lines of a text that are printed."""
-MOST_FIELDS, MOST_ITEMS = 40, 20
+LONGEST_CHANGE = 3_000
+"""Characters of a change that are printed, old and new together."""
+MOST_FIELDS = 40
 LONGEST_LINE = 76
 """An object or a list whose JSON is shorter is printed on one line."""
 WIDEST_NAME = 24
@@ -56,30 +58,44 @@ def answer_rows(record: TriedRecord) -> list[FieldRow]:
 
 
 def value_text(value: Any) -> Text:
+    """Write the beginning of a value, see value_in_full; an empty text in quotes, because it would not be seen."""
+    if isinstance(value, str) and not value.strip():
+        return Text(f'"{visible(value)}"', "dim")
+    return cut(value_in_full(value))
+
+
+def value_in_full(value: Any) -> str:
     """Write a value: a text as it is, a list of texts as lines, everything else as JSON."""
     if isinstance(value, str):
-        return cut(value) if value.strip() else Text(f'"{visible(value)}"', "dim")
+        return value
     if isinstance(value, list) and value and all(isinstance(item, str) for item in value):
-        lines = [Text.assemble("• ", cut(item)) for item in value[:MOST_ITEMS]]
-        if (more := len(value) - MOST_ITEMS) > 0:
-            lines.append(Text(f"… {more:,} more items", "dim"))
-        return Text("\n").join(lines)
+        return "\n".join(f"• {item}" for item in value)
     # Not orjson: an answer that is no content may hold half a surrogate pair.
     line = json.dumps(value, ensure_ascii=False)
-    return cut(line if len(line) <= LONGEST_LINE else json.dumps(value, ensure_ascii=False, indent=2))
+    return line if len(line) <= LONGEST_LINE else json.dumps(value, ensure_ascii=False, indent=2)
 
 
 def cut(text: str, lines: int = MOST_LINES) -> Text:
     """Return the beginning of a text, and how much of it is left out."""
     kept = "\n".join(text[:LONGEST_SHOWN].split("\n")[:lines])
-    made = screen.data(kept)
-    rest = len(text) - len(kept)
-    return made.append(f" … {rest:,} more characters", "dim") if rest else made
+    return with_rest(screen.data(kept), len(text) - len(kept))
+
+
+def clipped(marked: Text) -> Text:
+    """Return the beginning of a text with marks, and how much of it is left out."""
+    return with_rest(marked[:LONGEST_CHANGE], max(len(marked) - LONGEST_CHANGE, 0))
+
+
+def with_rest(kept: Text, rest: int) -> Text:
+    """Add how many characters are left out, if any are."""
+    return kept.append(f" … {rest:,} more characters", "dim") if rest else kept
 
 
 def print_rows(console: Console, rows: Sequence[FieldRow], indent: int = 4) -> None:
     """Print names and values: next to each other if there is room, else one below the other."""
-    widest = max((cell_len(visible(name)) for name, _value in rows), default=0)
+    if not rows:
+        return
+    widest = max(cell_len(visible(name)) for name, _value in rows)
     if not console.is_terminal:
         _print_lines(console, rows, indent, min(widest, WIDEST_NAME))
     elif widest <= max(console.width // 3, 12):
@@ -87,7 +103,7 @@ def print_rows(console: Console, rows: Sequence[FieldRow], indent: int = 4) -> N
         made.add_column(style="cyan", no_wrap=True)
         made.add_column(overflow="fold")
         for name, value in rows:
-            made.add_row(visible(name), value)
+            made.add_row(screen.data(name), value)
         console.print(Padding(made, (0, 0, 0, indent)))
     else:
         for name, value in rows:

@@ -1,8 +1,9 @@
 """The line below the answers while a trial waits: for answers, or for a save."""
 
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 
 from rich.console import Console
 from rich.live import Live
@@ -11,28 +12,39 @@ from rich.text import Text
 
 from presswork.escaping import visible
 from presswork.report.amounts import counted
+from presswork.report.progress import Progress, watch
 from presswork.terminal import screen
+from presswork.trying.trials import TriedRecord
 
-FILES_NAMED = 4
+FILES_NAMED, LONGEST_KEYS = 4, 40
+STOPPING_TRIAL = "Stopping: waiting for the requests in flight. Ctrl-C again cuts them off and loses their answers."
 
 
 class TrialLine:
-    """What is waited for now; nothing at the start."""
+    """What is waited for now; nothing at the start. `progress` is that of the trial that opened last."""
 
     def __init__(self) -> None:
+        self.progress: Progress | None = None
         self._asked = self._left = 0
+        self._keys: Sequence[str] = ()
         self._files: Sequence[str] = ()
         self._began = time.monotonic()
         self._spinner = Spinner("dots", style="cyan")
 
-    def ask(self, records: int) -> None:
-        """Begin to wait for the answers about this many records, or fewer."""
+    def opened(self, progress: Progress) -> None:
+        """Follow a trial that has opened."""
+        self.progress = progress
+
+    def ask(self, records: int, keys: Sequence[str] = ()) -> None:
+        """Begin to wait for the answers about this many records, or fewer; `keys` are theirs, if they are known."""
         self._asked = self._left = records
+        self._keys = list(keys)
         self._files, self._began = (), time.monotonic()
 
-    def one_ended(self) -> None:
-        """Count a record that has its answer, or none."""
+    def one_ended(self, key: str) -> None:
+        """Take a record that has its answer, or none."""
         self._left -= 1
+        self._keys = [each for each in self._keys if each != key]
 
     def watch(self, files: Sequence[str]) -> None:
         """Begin to wait for a save of one of these files."""
@@ -42,15 +54,35 @@ class TrialLine:
         """Write the line."""
         if self._files:
             return waiting_in_words(self._files)
+        if self.progress is not None and self.progress.is_stopping():
+            return STOPPING_TRIAL
         seconds = f"{time.monotonic() - self._began:.1f} s"
         if self._left <= 0:
             return f"recording, {seconds}"
-        return f"asking about {counted(self._asked, 'record')}: {self._left:,} to come, {seconds}"
+        named = visible(screen.one_line(", ".join(self._keys), LONGEST_KEYS)) or counted(self._asked, "record")
+        return f"asking about {named}: {self._left:,} to come, {seconds}"
 
     def render(self) -> Spinner:
         """Draw the line."""
         self._spinner.update(text=Text(self.words(), "dim"))
         return self._spinner
+
+
+@dataclass
+class Telling:
+    """Prints records as they end. If the output is closed, such as by `head`, the trial goes on: it is paid for."""
+
+    print_one: Callable[[TriedRecord], None]
+    is_unread: bool = False
+
+    def __call__(self, record: TriedRecord) -> None:
+        """Print a record, if somebody still reads."""
+        if self.is_unread:
+            return
+        try:
+            self.print_one(record)
+        except (BrokenPipeError, SystemExit):  # rich exits if the output is closed
+            self.is_unread = True
 
 
 def waiting_in_words(files: Sequence[str]) -> str:
@@ -67,10 +99,11 @@ def live_line(*, say: bool) -> Iterator[tuple[TrialLine, Console]]:
     With `say` false, for --json, and where nobody sees it, nothing is shown.
     """
     line, answers = TrialLine(), screen.out()
-    # Where answers go to a terminal, one console must know of both, or the line would be drawn into them.
-    console = answers if answers.is_terminal else screen.err()
-    if not say or not console.is_terminal:
-        yield line, answers
-        return
-    with Live(get_renderable=line.render, console=console, refresh_per_second=8, transient=True):
+    with ExitStack() as stack:
+        stack.callback(watch(line.opened))
+        # Where answers go to a terminal, one console must know of both, or the line would be drawn into them.
+        console = answers if answers.is_terminal else screen.err()
+        if say and console.is_terminal:
+            live = Live(get_renderable=line.render, console=console, refresh_per_second=8, transient=True)
+            stack.enter_context(live)
         yield line, answers

@@ -7,7 +7,7 @@ from rich.console import Console
 from rich.text import Text
 
 from db.words import SKIPPED, SUCCEEDED
-from presswork.commands.trying.try_fields import answer_rows, cut, print_block, print_rows
+from presswork.commands.trying.try_fields import answer_rows, cut, print_block, print_rows, with_rest
 from presswork.escaping import visible
 from presswork.output_classes.validate import Fault
 from presswork.prompts.rendering.marking import PromptPiece
@@ -114,8 +114,7 @@ def prompt_text(pieces: Sequence[PromptPiece], *, plain: bool) -> Text:
         made.append(f"«{text}»" if plain and is_marked else text, FROM_DATA if is_marked else "")
     lines = made.split("\n", allow_blank=True)
     kept = Text("\n").join(lines[:PROMPT_LINES])[:LONGEST_PROMPT]
-    rest = len(made) - len(kept)
-    return kept.append(f" … {rest:,} more characters", "dim") if rest else kept
+    return with_rest(kept, len(made) - len(kept))
 
 
 def _print_prompt_title(console: Console) -> None:

@@ -1,8 +1,10 @@
 """Try two versions of a template on the same records, and print them: next to each other if there is room."""
 
+from collections.abc import Mapping
 from contextlib import ExitStack, suppress
 from dataclasses import replace
 from decimal import Decimal
+from typing import Any
 
 from rich.console import Console
 from rich.padding import Padding
@@ -11,17 +13,17 @@ from rich.text import Text
 
 from db.readers.audit.filters import FilterError
 from db.words import SUCCEEDED
-from presswork.commands.trying.try_changes import AROUND, HASH_SHOWN, print_change, print_prompt_change, reads_other
-from presswork.commands.trying.try_fields import WHOLE, answer_rows
+from presswork.commands.trying.try_changes import AROUND, VERSION_SHOWN, print_change, print_prompt_change, reads_other
+from presswork.commands.trying.try_fields import MOST_FIELDS, WHOLE, answer_rows, clipped, value_in_full, value_text
 from presswork.commands.trying.try_json import changes_json, trial_json
 from presswork.commands.trying.try_line import live_line
 from presswork.commands.trying.try_record import cost_in_words, ending_of, figures_of
 from presswork.commands.trying.try_template import AskedTrials
 from presswork.commands.trying.try_totals import exit_status, print_warnings
+from presswork.differences.json_differences import compare_values
 from presswork.differences.operations import Operation
 from presswork.differences.text_differences import compare_texts
 from presswork.errors import ConfigurationError
-from presswork.escaping import visible
 from presswork.settings import Settings
 from presswork.terminal import screen
 from presswork.terminal.difference_view import in_one, is_plain, new_side, old_side
@@ -43,8 +45,8 @@ async def compare_versions(command: CommandContext, asked: AskedTrials, against:
         line, _console = stack.enter_context(live_line(say=not command.as_json))
         line.ask(2 * asked.most_records)
 
-        def tell(_record: TriedRecord) -> None:
-            line.one_ended()
+        def tell(record: TriedRecord) -> None:
+            line.one_ended(record.key)
 
         async with TrySession(command.settings) as session:
             new = await session.run(asked.to_try, on_record=tell)
@@ -109,41 +111,45 @@ def _print_columns(console: Console, before: TriedRecord, now: TriedRecord, labe
     console.print(screen.data(now.key, "bold"))
     made = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), expand=True, header_style="dim")
     made.add_column("", style="cyan", max_width=24, overflow="fold")
-    made.add_column(visible(label), ratio=1, overflow="fold")
+    made.add_column(screen.data(label), ratio=1, overflow="fold")
     made.add_column(THIS, ratio=1, overflow="fold")
     for row in _column_rows(before, now, plain=is_plain(console)):
         made.add_row(*row)
     console.print(Padding(made, (0, 0, 0, 2)))
 
 
-def _column_rows(before: TriedRecord, now: TriedRecord, *, plain: bool) -> list[tuple[str, Text, Text]]:
-    old, new = (dict(answer_rows(each)) or {WHOLE: screen.data(each.error or each.status)} for each in (before, now))
-    rows: list[tuple[str, Text, Text]] = []
-    for name in dict.fromkeys((*new, *old)):
-        left, right = old.get(name, Text()), new.get(name, Text())
-        if left.plain == right.plain:
-            right = Text("the same", "dim")
-        elif before.output is not None and now.output is not None:
-            left, right = _marked(left.plain, right.plain, plain=plain)
-        rows.append((visible(name), left, right))
-    return [*rows, ("", _figures(before), _figures(now))]
+def _column_rows(before: TriedRecord, now: TriedRecord, *, plain: bool) -> list[tuple[Text, Text, Text]]:
+    if isinstance(before.output, Mapping) and isinstance(now.output, Mapping):
+        rows = [_field(name, before.output, now.output, plain=plain) for name in {**now.output, **before.output}]
+    else:
+        sides = [dict(answer_rows(each)) or {WHOLE: screen.data(each.error or each.status)} for each in (before, now)]
+        names = dict.fromkeys((*sides[1], *sides[0]))
+        rows = [(screen.data(name), sides[0].get(name, Text()), sides[1].get(name, Text())) for name in names]
+    return [*rows[:MOST_FIELDS], (Text(), _figures(before), _figures(now))]
+
+
+def _field(name: str, old: Mapping[str, Any], new: Mapping[str, Any], *, plain: bool) -> tuple[Text, Text, Text]:
+    if name in old and name in new and compare_values(old[name], new[name]).is_equal:
+        return screen.data(name), value_text(old[name]), Text("the same", "dim")
+    texts = (value_in_full(side[name]) if name in side else "" for side in (old, new))
+    operations = compare_texts(*texts)
+    old_marked = old_side(operations, plain=plain, context=AROUND)
+    return screen.data(name), clipped(old_marked), clipped(new_side(operations, plain=plain, context=AROUND))
 
 
 def _figures(record: TriedRecord) -> Text:
     return Text(" · ".join([ending_of(record), *figures_of(record)]), "dim")
 
 
-def _marked(old: str, new: str, *, plain: bool) -> tuple[Text, Text]:
-    operations = compare_texts(old, new)
-    old_marked = old_side(operations, plain=plain, context=AROUND)
-    return old_marked, new_side(operations, plain=plain, context=AROUND)
-
-
 def _print_costs(console: Console, old: Trial, new: Trial, label: str) -> None:
     """Print what the answers of both took, whenever they were requested, and what was requested now."""
     sides = [_side(trial) for trial in (old, new)]
     console.print()
-    console.print(screen.table(["", label, THIS], [(name, *(side[name] for side in sides)) for name in sides[0]]))
+    made = Table.grid(padding=(0, 2, 0, 0))
+    made.add_row("", screen.data(label, "dim"), Text(THIS, "dim"))
+    for name in sides[0]:
+        made.add_row(Text(name, "dim"), *(side[name] for side in sides))
+    console.print(made)
 
 
 def _side(trial: Trial) -> dict[str, str]:
@@ -152,7 +158,7 @@ def _side(trial: Trial) -> dict[str, str]:
     known = [cost for cost in costs if cost is not None]
     requests = f"{trial.requests:,}, {cost_in_words(trial.cost_usd)}" if trial.requests else "none"
     return {
-        "version": trial.template_hash[:HASH_SHOWN],
+        "version": trial.template_hash[:VERSION_SHOWN],
         "with content": f"{sum(record.status == SUCCEEDED for record in trial.records):,} of {len(trial.records):,}",
         "tokens in": f"{sum(each.input_tokens for each in tokens):,}",
         "tokens out": f"{sum(each.output_tokens for each in tokens):,}",

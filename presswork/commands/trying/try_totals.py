@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.text import Text
 
 from db.words import SANDBOX, SUCCEEDED
-from presswork.commands.trying.try_changes import HASH_SHOWN
+from presswork.commands.trying.try_changes import VERSION_SHOWN
 from presswork.commands.trying.try_record import ending_of, tokens_in_words
 from presswork.commands.trying.try_template import AskedTrials
 from presswork.escaping import visible
@@ -46,7 +46,7 @@ def print_warnings(console: Console, trial: Trial, *, say_sandbox: bool = True) 
 
 def figures(trial: Trial) -> list[tuple[str, str]]:
     """Return rows on a trial: its version and endpoint, and what its requests used and cost."""
-    rows = [("version", trial.template_hash[:HASH_SHOWN]), ("endpoint", trial.endpoint)]
+    rows = [("version", trial.template_hash[:VERSION_SHOWN]), ("endpoint", trial.endpoint)]
     if not trial.requests:
         return rows
     as_billed = " (as Claude would bill it)" if trial.endpoint == SANDBOX else ""
@@ -87,19 +87,18 @@ def cost_each(trial: Trial) -> Decimal | None:
 def next_steps(trial: Trial, asked: AskedTrials) -> Sequence[tuple[str, str]]:
     """Return the commands that come next, each with what it does."""
     flags = asked.flags
-    chosen = _typed(flags.sets, "--set")
-    again = f"templates try {_quoted(flags.name)}{chosen}{_typed(flags.keys, '--key')}"
+    name, values = _quoted(flags.name), _typed(flags.sets, "--set")
+    limit = f" --limit {flags.limit}" if flags.limit is not None else ""
+    again = f"templates try {name}{values}{_typed(flags.keys, '--key')}{limit}"
     good = [record for record in trial.records if record.status == SUCCEEDED]
     steps: list[tuple[str, str]] = []
     if not flags.watch:
-        own = "" if flags.run is None else f" --run {flags.run}"
-        on_sandbox = " --sandbox" if flags.sandbox else ""
-        steps.append((screen.command(f"{again}{own}{on_sandbox} --watch"), "asks again each time you save"))
-    if flags.sandbox:
+        same = (f" --run {flags.run}" if flags.run is not None else "") + (" --sandbox" if flags.sandbox else "")
+        steps.append((screen.command(f"{again}{same} --watch"), "asks again each time you save"))
+    if flags.run is None and flags.sandbox:
         steps.append((screen.command(again), "asks Claude, if ANTHROPIC_API_KEY is set"))
-    elif good and flags.run is None:
-        run = f"run {_quoted(flags.name)}{chosen}"
-        steps.append((screen.command(run), f"all records; it pays nothing for {_these(good)}"))
+    elif flags.run is None and good:
+        steps.append((screen.command(f"run {name}{values}"), f"all records; it pays nothing for {_these(good)}"))
     if trial.records:
         shown = screen.short(trial.records[0].generation_id)
         steps.append((screen.command(f"show {shown}"), "an answer whole, with its request and cost"))

@@ -19,7 +19,7 @@ from presswork.commands.trying.try_changes import (
     reads_other,
 )
 from presswork.commands.trying.try_json import changes_json, trial_json
-from presswork.commands.trying.try_line import TrialLine, live_line, waiting_in_words
+from presswork.commands.trying.try_line import Telling, TrialLine, live_line, waiting_in_words
 from presswork.commands.trying.try_record import print_record, print_system
 from presswork.commands.trying.try_template import AskedTrials
 from presswork.commands.trying.try_totals import next_steps, print_warnings
@@ -113,7 +113,7 @@ class WatchScreen(Watched):
     def record_ended(self, record: TriedRecord) -> None:
         """Print a record, or what changed in it."""
         super().record_ended(record)
-        self._line.one_ended()
+        self._line.one_ended(record.key)
         before = self._befores.get(record.key)
         if self.before is None:
             if not self._ended:
@@ -133,7 +133,9 @@ class WatchScreen(Watched):
         match event:
             case Started():
                 self._begin()
-                self._line.ask(len(self._befores) or self.asked.most_records)
+                self._line.ask(
+                    len(self._befores) or self.asked.most_records, [*self._befores] or self.asked.to_try.keys
+                )
                 saved = f", {', '.join(event.changed)} saved" if event.changed else ""
                 print_version(self._console, event.version, f"{datetime.now():%H:%M:%S}{saved}")  # noqa: DTZ005 - the clock on the wall of the person who saved
             case Version():
@@ -194,7 +196,11 @@ async def _watch(command: CommandContext, watched: Watched) -> int:
     async with TrySession(settings) as session:
 
         async def ask() -> Trial:
-            return await session.run(to_try, on_record=watched.record_ended)
+            telling = Telling(watched.record_ended)
+            trial = await session.run(to_try, on_record=telling)
+            if telling.is_unread:
+                raise BrokenPipeError
+            return trial
 
         async with aclosing(watch_saves(settings.templates_dir, to_try.template, ask)) as events:
             async for event in events:

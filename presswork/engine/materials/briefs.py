@@ -6,8 +6,7 @@ select, even over many steps, so the values are never ambiguous.
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping
-from functools import cache, partial
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -21,13 +20,26 @@ from presswork.prompts.templates import Template, list_templates, load_template
 
 
 class Briefs:
-    """Loads each template once; `template` raises TemplateError. `keep` writes a template into the ledger."""
+    """Loads each template once, unless it is among `checked`; `keep` writes a template into the ledger."""
 
-    def __init__(self, folder: Path, endpoint: RunEndpoint, keep: Callable[[TemplateRow], Awaitable[None]]) -> None:
-        self.template: Callable[[str], Template] = cache(partial(load_template, folder))
+    def __init__(
+        self,
+        folder: Path,
+        checked: Iterable[Template],
+        endpoint: RunEndpoint,
+        keep: Callable[[TemplateRow], Awaitable[None]],
+    ) -> None:
+        self._folder = folder
+        self._templates = {template.name: template for template in checked}
         self.endpoint = endpoint
         self._keep = keep
         self._briefs: dict[str, Brief] = {}
+
+    def template(self, name: str) -> Template:
+        """Return a template; raises TemplateError."""
+        if name not in self._templates:
+            self._templates[name] = load_template(self._folder, name)
+        return self._templates[name]
 
     async def brief(self, name: str, selected: Mapping[str, Any]) -> Brief:
         """Return the brief of a step whose materials were `selected` with these values."""

@@ -20,6 +20,7 @@ from db.session import readable_url
 from db.words import MODE_LIVE, RUNNING, TRY
 from presswork.engine.materials.handles import Selected
 from presswork.engine.orchestration.chunks import ChunkRunner
+from presswork.engine.resources.endpoint import Endpoint
 from presswork.engine.resources.run_ledger import RunLedger
 from presswork.engine.resources.stopping import Stopper
 from presswork.errors import ConfigurationError, TrialError
@@ -110,6 +111,14 @@ class RunOrigin:
             process=this_process(),
             alive_until=now(),
         )
+
+
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """What stays open from one run to the next: the endpoint, and the ledger for its name."""
+
+    endpoint: Endpoint
+    ledger: Engine
 
 
 @dataclass(frozen=True)
