@@ -52,6 +52,7 @@ class Usage:
         return self.input_tokens + cached
 
 
+@lru_cache(maxsize=256)  # the gate and the attempt's row ask for the same answer
 def cost_of(model: str, usage: Usage, day: date, *, prompt_tokens: int | None = None) -> Decimal | None:
     """Return the cost in US dollars at the price of the day, or None if a price is not known.
 

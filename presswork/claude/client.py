@@ -104,7 +104,7 @@ class Client:
             # Not `from error`: a traceback would print the SDK's message, which contains the endpoint's whole answer.
             raise translate(error) from None
         # Decoded once, because about a dozen are read: the SDK's mapping decodes and joins them at each access.
-        headers = {name.lower(): value for name, value in response.headers.multi_items()}
+        headers = {name.decode("latin-1").lower(): value.decode("latin-1") for name, value in response.headers.raw}
         request_id, limits = cleaned_word(headers.get("request-id")), read_limits(headers)
         try:
             answer = read_body(response.content)

@@ -145,7 +145,8 @@ class Pace:
     async def enter(self, prompt: Prompt, max_tokens: int, likely: Decimal | None) -> AsyncIterator[Place]:
         """Wait for a place; if the run was stopped, raise the reason."""
         step = _step_of(prompt)
-        async with self.breaker(step).place(prompt.hash, lambda: self._places), self._confirmed():
+        confirmed = nullcontext() if self.is_open else self._confirmed()
+        async with self.breaker(step).place(prompt.hash, lambda: self._places), confirmed:
             need = self.estimates[step].need(prompt, max_tokens)
             admission = await self.limiter.admit(need, lambda: self.stopped is not None)
             if self.stopped is not None:
