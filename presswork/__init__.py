@@ -3,10 +3,10 @@
     select -> render -> complete -> validate -> record
 
 There is one folder for each concern, from the top down: cli.py and commands/ (the command line), jobs/, rehearsal/ and
-terminal/ (shared by the commands), operate/ (server, worker, deployments), engine/ (a run under Prefect), report/ (a
-run's reports), pacing/ (when to send a request), answers/ (from a prompt to its outcome), prompts/ (read, check and
-render a template), claude/ (the only importer of the SDK), output_classes/ (what an answer must be). Only db/ contains
-SQL; flows/ and templates/ are the user's.
+terminal/ (shared by the commands), operate/ (server, worker, deployments), trying/ (trials of a template), engine/ (a
+run), report/ (a run's reports), pacing/ (when to send a request), answers/ (from a prompt to its outcome), prompts/
+(read, check and render a template), claude/ (the only importer of the SDK), output_classes/ (what an answer must be).
+Only db/ contains SQL; flows/ and templates/ are the user's.
 """
 
 from importlib import import_module

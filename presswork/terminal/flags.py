@@ -128,7 +128,7 @@ class StatusFlags(Flags):
 
 
 class DownFlags(Flags):
-    """Stop what `presswork up` started, and nothing else.
+    """Stop what `presswork up` started, and the server that stayed after a command.
 
     Stops the worker's flow runs as Ctrl-C does: they wait for the requests in flight and record them.
     """
@@ -185,8 +185,8 @@ class RequestFlags(Flags):
 class TryFlags(Flags):
     """Try a template on a few records, and see each prompt, its answer and what it cost.
 
-    Answers go to the ledger, so a run does not pay for them again, but none is content until a run confirms it. Exit
-    status: as for `presswork run`; 0 if you end --watch while it waits.
+    Answers go to the ledger, so a run does not pay for them again, but none is current content until a run uses it.
+    Exit status: as for `presswork run`; 0 if you end --watch while it waits.
     """
 
     name: Annotated[str, Argument(metavar="NAME", help="A template in templates/.")]
@@ -211,9 +211,7 @@ class TryFlags(Flags):
     refresh: Annotated[
         bool, Option("--refresh", help="Ask again for answers that the ledger has. This costs money.")
     ] = False
-    sandbox: Annotated[
-        bool, Option("--sandbox", help="Let the sandbox make up the answers, for nothing, in its own ledger.")
-    ] = False
+    sandbox: Annotated[bool, Option("--sandbox", help="Let the sandbox make up the answers, for nothing.")] = False
 
 
 def parse_sets(items: list[str] | None) -> dict[str, str]:

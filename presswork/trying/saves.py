@@ -150,9 +150,10 @@ def _mistakes(folder: Path, template: str, error: Exception) -> list[Finding]:
 def _collect_garbage(version: int) -> None:
     # Each version leaves some ten thousand objects in circles. Collecting them at some later moment would make a save
     # wait, for as long as all the rest of what comes before its request.
-    gc.collect()
-    if version == 1:
-        gc.freeze()  # what is loaded by now stays
+    if version > 1:
+        gc.collect()
+    else:
+        gc.freeze()  # what is loaded by now stays, and a first collection would take as long as loading it
 
 
 def _present(files: TemplateFiles, seen: Snapshot) -> tuple[str, ...]:

@@ -81,7 +81,8 @@ def test_page_of_a_generation_says_that_it_is_a_trial(trial: Book, book: Book, p
     assert f'rel="prev" href="/generations/{first}"' in page
     assert MARK not in real
     assert 'rel="next"' not in real
-    assert written in pages.get(f"/difference?b={second}").text
+    difference = pages.get(f"/difference?b={second}").text
+    assert (written in difference, difference.count(MARK)) == (True, 1)
 
 
 def test_generations_can_be_chosen_by_what_started_them(trial: Book, pages: TestClient) -> None:

@@ -78,6 +78,8 @@ def test_trial_is_compared_with_the_content_before_it(tried: dict[str, str]) -> 
     shown = call("diff", tried["again"]).stdout
     assert "In the shop" in shown
     assert "Tried" in shown
+    assert " ".join(shown.split()).count(", a trial,") == 1
+    assert "try" in call("search", "tried").stdout.splitlines()[0]
 
 
 def test_cost_of_trials_is_in_the_sum_and_can_be_told_apart(tried: dict[str, str]) -> None:

@@ -301,11 +301,14 @@ def test_session_says_what_is_left_of_the_cap() -> None:
 def test_line_says_what_is_waited_for() -> None:
     line = TrialLine()
     line.ask(3)
-    line.one_ended()
+    line.one_ended("1")
     assert line.words().startswith("asking about 3 records: 2 to come")
     for _record in range(4):
-        line.one_ended()
+        line.one_ended("1")
     assert line.words().startswith("recording")
+    line.ask(2, ["1", HOSTILE])
+    line.one_ended("1")
+    assert line.words().startswith(f"asking about {HARMLESS}: 1 to come")
     line.opened(Progress("run", "notes", "sandbox", is_stopping=lambda: True))
     assert line.words().startswith("Stopping: waiting for the requests in flight.")
     line.watch(["notes.md.j2", HOSTILE])

@@ -14,7 +14,12 @@ from db.ledger import spill
 from db.ledger.leases import end_lapsed
 from db.ledger.rows import ConfirmedRow, WriteBatch
 from db.ledger.writing import write
+from db.readers.audit.filters import Filter
+from db.readers.audit.life_reasons import explain_periods
+from db.readers.audit.overviews import recent_failures
+from db.readers.lives import read_life
 from db.readers.look_up import look_up
+from db.readers.past_answers import mean_tokens, read_past
 from db.readers.what_stands import read_own_outcomes, read_standing
 from db.session import begin_write, rows_of
 from db.tables import Attempt, Generation, StandingContent, StoredLease, StoredRun, StoredStep, WorkingRow
@@ -168,6 +173,50 @@ def test_bad_outcomes_of_trials_do_not_make_a_run_give_up(ledger: Engine) -> Non
     assert look_up(ledger, [sha("tea")])[sha("tea")].bad_outcomes == 1
     tried = trial_in(ledger).add("tea")
     assert look_up(ledger, [sha("tea")])[sha("tea")].generation_id == tried
+
+
+# What other readers make of it
+
+
+def test_life_of_a_record_goes_on_through_a_trial(ledger: Engine) -> None:
+    written = Book(ledger).add("tea")
+    trial_in(ledger).add("tea", prompt="other", template_hash=sha("fifth version"))
+    trial_in(ledger).add("tea", **FAILED)
+    run = Book(ledger)
+    write(ledger, confirmed(run, "tea", written), run.lease)
+
+    (period,) = read_life(ledger, STEP, "tea")
+
+    assert (period.generation_id, period.until, period.confirmed) == (written, None, 1)
+    assert read_life(ledger, STEP, "only") == []
+    again = Book(ledger).add("tea", record='{"n": 2}')
+    first, second = explain_periods(ledger, read_life(ledger, STEP, "tea"))
+    assert (first.period.generation_id, first.period.confirmed) == (written, 1)
+    assert (second.period.generation_id, second.before, second.failures) == (again, written, 0)
+
+
+def test_answers_of_trials_are_measured_only_without_any_of_runs(ledger: Engine) -> None:
+    for _trial in range(6):
+        trial_in(ledger).add("tea", settled={"input_tokens": 10, "output_tokens": 20, "latency_ms": 7})
+    asked = (ledger, STEP, STEP, "sandbox", "claude-sonnet-4-6")
+    assert mean_tokens(*asked) == (10, 20)
+    Book(ledger).add("tea", settled={"input_tokens": 1000, "output_tokens": 2000, "latency_ms": 9})
+    trial_in(ledger).add("tea", settled={"input_tokens": 10, "output_tokens": 20, "latency_ms": 7})
+    assert mean_tokens(*asked) == (1000, 2000)
+    past = read_past(ledger, STEP, STEP, "claude-sonnet-4-6", endpoint="sandbox", except_endpoint="")
+    assert past is not None
+    assert past.latencies_ms == (9,)
+
+
+def test_failures_of_trials_need_nobodys_attention_unless_asked_for(ledger: Engine) -> None:
+    trial = trial_in(ledger)
+    tried = trial.add("tea", **FAILED)
+    for _closed in range(2):
+        assert recent_failures(ledger) == []
+        assert [each.generation_id for each in recent_failures(ledger, Filter(trigger=TRY))] == [tried]
+        trial.close()
+    failed = Book(ledger).add("tea", **FAILED)
+    assert [each.generation_id for each in recent_failures(ledger)] == [failed]
 
 
 # What arrives after its end

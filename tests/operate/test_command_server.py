@@ -22,7 +22,7 @@ import pytest
 from presswork.errors import ConfigurationError
 from presswork.operate import prefect_server, processes
 from presswork.operate.command_server import held_server, server_record
-from presswork.operate.command_server.held_server import KEPT_S, ServerPlan, hold_server, plan_server
+from presswork.operate.command_server.held_server import STAYS_FOR_S, ServerPlan, hold_server, plan_server
 from presswork.operate.command_server.retiring_server import kept_server, retire_server
 from presswork.operate.command_server.server_context import CommandServer
 from presswork.operate.command_server.server_record import RECORD_FILE, ServerRecord, read_record, write_record
@@ -67,11 +67,11 @@ def quick_servers() -> list[psutil.Process]:
     ]
 
 
-def plan(home: Path, stays_s: float = KEPT_S, **changed: Any) -> ServerPlan:
+def plan(home: Path, stays_s: float = STAYS_FOR_S, **changed: Any) -> ServerPlan:
     return ServerPlan(home, 20, stays_s, **changed)
 
 
-def used(home: Path, stays_s: float = KEPT_S) -> str:
+def used(home: Path, stays_s: float = STAYS_FOR_S) -> str:
     """Use the server for a moment, as a command does; the URL of its API."""
     with CommandServer(plan(home, stays_s)) as server:
         return server.answering()
@@ -283,7 +283,7 @@ def test_server_that_never_answers_is_stopped_and_said(home: Path, monkeypatch: 
     monkeypatch.setenv(MODE, SILENT)
     with (
         pytest.raises(ServerStartError, match="PRESSWORK_PREFECT_STARTUP_TIMEOUT_S"),
-        CommandServer(ServerPlan(home, 1, KEPT_S)) as server,
+        CommandServer(ServerPlan(home, 1, STAYS_FOR_S)) as server,
     ):
         server.answering()
     assert quick_servers() == []
@@ -407,7 +407,7 @@ def test_status_says_until_when_the_server_stays(home: Path) -> None:
     with CommandServer(plan(home)) as server:
         server.answering()
         eventually_kept(home, lambda until: until is None)
-    left = timedelta(seconds=KEPT_S)
+    left = timedelta(seconds=STAYS_FOR_S)
     eventually_kept(home, lambda until: until is not None and until - datetime.now(UTC) <= left)
     # The clock is set back by a day: it still ends in ten minutes.
     ahead = time.time() + 86400

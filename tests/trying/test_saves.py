@@ -252,6 +252,20 @@ async def test_broken_module_says_where_and_its_repair_is_asked(desk: Desk, put:
     assert list(desk.asked[-1].schema["properties"]) == ["headline"]
 
 
+async def test_module_that_is_broken_or_missing_at_the_start_is_waited_for(desk: Desk, put: Put) -> None:
+    put("shop.py", "").unlink()
+    desk.save(SHOP)
+    async with desk.watched() as watched:
+        missing = await watched.next(Broken)
+        put("shop.py", "class Entry(:\n")
+        broken = await watched.next(Broken)
+        put("shop.py", ENTRY.format(field="title"))
+        await watched.next(Version)
+
+    assert "no module flows/shop.py" in str(missing.mistakes[0])
+    assert "flows/shop.py, line 1, can't be loaded: SyntaxError" in str(broken.mistakes[0])
+
+
 async def test_cap_ends_the_watch(desk: Desk) -> None:
     desk.stopped = "the cap of $1.00 is reached"
     async with desk.watched() as watched:

@@ -11,8 +11,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from sqlalchemy import text
 
-from db.database_errors import KeyValueError, SelectError
+from db.database_errors import KeyValueError, LedgerTooNewError, SelectError
 from flows.newsletter import Articles, newsletter
 from presswork.errors import (
     ConfigurationError,
@@ -260,6 +261,18 @@ async def test_endpoint_is_opened_once_in_a_session(workshop: Workshop, monkeypa
         monkeypatch.setenv("ANTHROPIC_BASE_URL", "http://127.0.0.1:9")
         workshop.template(OTHER_USER)
         assert (await session.run(Asked("note"))).records[0].status == "succeeded"
+
+
+async def test_ledger_that_was_migrated_meanwhile_is_not_written(workshop: Workshop) -> None:
+    workshop.numbered(1)
+    async with TrySession(load_settings()) as session:
+        await session.run(Asked("note"))
+        with workshop.ledger.begin() as connection:
+            connection.execute(text("UPDATE alembic_version SET version_num = 'of_a_newer_release'"))
+        workshop.template(OTHER_USER)
+        with pytest.raises(LedgerTooNewError):
+            await session.run(Asked("note"))
+    assert (workshop.requests, workshop.value("SELECT count(*) FROM runs")) == (1, 1)
 
 
 async def test_other_version_of_the_template_is_tried_from_its_folder(workshop: Workshop, tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ from sqlalchemy import Engine, func, select
 from db.readers.runs import find_id
 from db.readers.stored_generations import read_request
 from db.session import rows_of
-from db.tables import Attempt, Generation, StoredPrompt, StoredRecord, StoredTemplate
+from db.tables import Attempt, Generation, StoredPrompt, StoredRecord, StoredRun, StoredTemplate
 from db.tried_rows import is_of_trial
 from db.words import SUCCEEDED
 
@@ -23,7 +23,8 @@ class ComparedGeneration:
     """One of two generations that are compared. `value` is its answer, prompt or record as JSON.
 
     The answer of a generation without content is the text of its last answered attempt. `has_value` is false if there
-    is nothing to compare. `written_by` is the generation whose text this one reuses, or itself.
+    is nothing to compare. `written_by` is the generation whose text this one reuses, or itself. `trigger` is
+    what started its run.
     """
 
     id: str
@@ -36,6 +37,7 @@ class ComparedGeneration:
     status: str
     origin: str
     run_id: str
+    trigger: str
     template_hash: str
     error_message: str | None
     has_value: bool
@@ -59,13 +61,15 @@ def read_compared(engine: Engine, identifier: str, of: Compared) -> ComparedGene
         g.id,
         func.coalesce(g.source_generation_id, g.id),
         g.created_at,
-        *(g.flow, g.step, g.endpoint, g.record_key, g.status, g.origin, g.run_id, g.template_hash, g.error_message),
+        *(g.flow, g.step, g.endpoint, g.record_key, g.status, g.origin, g.run_id),
+        StoredRun.trigger,
+        *(g.template_hash, g.error_message),
     )
     with engine.connect() as connection:
         generation_id = find_id(connection, g.id, identifier)
     if generation_id is None:
         return None
-    found = rows_of(engine, select(*columns).where(g.id == generation_id))
+    found = rows_of(engine, select(*columns).join(StoredRun, StoredRun.id == g.run_id).where(g.id == generation_id))
     fields: list[Any] = [*found[0], *_READ[of](engine, found[0][0], found[0][1])]
     return ComparedGeneration(*fields)
 

@@ -7,7 +7,7 @@ from rich.console import Console
 from rich.text import Text
 
 from db.readers.audit.searches import FoundAnswer, SearchPage, search
-from db.words import SANDBOX
+from db.words import SANDBOX, TRY
 from presswork.terminal import screen
 from presswork.terminal.asked_filters import wanted_by
 from presswork.terminal.audit_flags import SearchFlags
@@ -71,6 +71,8 @@ def _heading(hit: FoundAnswer) -> Text:
     ]
     if line.endpoint == SANDBOX:
         parts.append(Text(SANDBOX, "yellow"))
+    if line.trigger == TRY:
+        parts.append(Text(TRY, "dim"))
     if not line.counts_in_run:
         parts.append(Text("replaced", "dim"))
     return Text("  ").join(parts)

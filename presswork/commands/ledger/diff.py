@@ -17,6 +17,7 @@ from db.readers.audit.compared_generations import (
     read_template_sources,
 )
 from db.readers.audit.filters import FilterError, find_template
+from db.words import TRY
 from presswork.differences.json_differences import ValueDifference, compare_values
 from presswork.differences.operations import CONTEXT
 from presswork.errors import ConfigurationError
@@ -78,6 +79,8 @@ def _read_generation(command: CommandContext, flags: DiffFlags, asked: str, *, p
     facts = asdict(found)
     del facts["value"], facts["has_value"]
     title = f"{found.id}  {found.record_key}, {found.flow}, {found.step}, {found.endpoint}, {found.status}"
+    if found.trigger == TRY:
+        title += ", a trial"
     return _Side(facts, f"{title}, {screen.moment(found.created_at)} UTC", found.value)
 
 

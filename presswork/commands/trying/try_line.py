@@ -16,7 +16,7 @@ from presswork.report.progress import Progress, watch
 from presswork.terminal import screen
 from presswork.trying.trials import TriedRecord
 
-FILES_NAMED = 4
+FILES_NAMED, LONGEST_KEYS = 4, 40
 STOPPING_TRIAL = "Stopping: waiting for the requests in flight. Ctrl-C again cuts them off and loses their answers."
 
 
@@ -26,6 +26,7 @@ class TrialLine:
     def __init__(self) -> None:
         self.progress: Progress | None = None
         self._asked = self._left = 0
+        self._keys: Sequence[str] = ()
         self._files: Sequence[str] = ()
         self._began = time.monotonic()
         self._spinner = Spinner("dots", style="cyan")
@@ -34,14 +35,16 @@ class TrialLine:
         """Follow a trial that has opened."""
         self.progress = progress
 
-    def ask(self, records: int) -> None:
-        """Begin to wait for the answers about this many records, or fewer."""
+    def ask(self, records: int, keys: Sequence[str] = ()) -> None:
+        """Begin to wait for the answers about this many records, or fewer; `keys` are theirs, if they are known."""
         self._asked = self._left = records
+        self._keys = list(keys)
         self._files, self._began = (), time.monotonic()
 
-    def one_ended(self) -> None:
-        """Count a record that has its answer, or none."""
+    def one_ended(self, key: str) -> None:
+        """Take a record that has its answer, or none."""
         self._left -= 1
+        self._keys = [each for each in self._keys if each != key]
 
     def watch(self, files: Sequence[str]) -> None:
         """Begin to wait for a save of one of these files."""
@@ -56,7 +59,8 @@ class TrialLine:
         seconds = f"{time.monotonic() - self._began:.1f} s"
         if self._left <= 0:
             return f"recording, {seconds}"
-        return f"asking about {counted(self._asked, 'record')}: {self._left:,} to come, {seconds}"
+        named = visible(screen.one_line(", ".join(self._keys), LONGEST_KEYS)) or counted(self._asked, "record")
+        return f"asking about {named}: {self._left:,} to come, {seconds}"
 
     def render(self) -> Spinner:
         """Draw the line."""

@@ -16,11 +16,11 @@ async def ask_once(command: CommandContext, asked: AskedTrials) -> int:
     """Ask about the records, print what came of each, and return the exit status."""
     async with TrySession(command.settings) as session:
         with live_line(say=not command.as_json) as (line, console):
-            line.ask(asked.most_records)
+            line.ask(asked.most_records, asked.to_try.keys)
             printed: list[TriedRecord] = []
 
             def tell(record: TriedRecord) -> None:
-                line.one_ended()
+                line.one_ended(record.key)
                 if not command.as_json:
                     _print_next(console, record, is_first=not printed)
                 printed.append(record)

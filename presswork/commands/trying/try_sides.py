@@ -45,8 +45,8 @@ async def compare_versions(command: CommandContext, asked: AskedTrials, against:
         line, _console = stack.enter_context(live_line(say=not command.as_json))
         line.ask(2 * asked.most_records)
 
-        def tell(_record: TriedRecord) -> None:
-            line.one_ended()
+        def tell(record: TriedRecord) -> None:
+            line.one_ended(record.key)
 
         async with TrySession(command.settings) as session:
             new = await session.run(asked.to_try, on_record=tell)

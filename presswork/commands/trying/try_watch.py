@@ -113,7 +113,7 @@ class WatchScreen(Watched):
     def record_ended(self, record: TriedRecord) -> None:
         """Print a record, or what changed in it."""
         super().record_ended(record)
-        self._line.one_ended()
+        self._line.one_ended(record.key)
         before = self._befores.get(record.key)
         if self.before is None:
             if not self._ended:
@@ -133,7 +133,9 @@ class WatchScreen(Watched):
         match event:
             case Started():
                 self._begin()
-                self._line.ask(len(self._befores) or self.asked.most_records)
+                self._line.ask(
+                    len(self._befores) or self.asked.most_records, [*self._befores] or self.asked.to_try.keys
+                )
                 saved = f", {', '.join(event.changed)} saved" if event.changed else ""
                 print_version(self._console, event.version, f"{datetime.now():%H:%M:%S}{saved}")  # noqa: DTZ005 - the clock on the wall of the person who saved
             case Version():

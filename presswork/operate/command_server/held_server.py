@@ -43,7 +43,7 @@ from presswork.operate.processes import known, let_go, stop_processes
 from presswork.settings import Settings
 
 LOG_FILE = "prefect-server.log"
-KEPT_S = 600.0
+STAYS_FOR_S = 600.0
 """How long a server stays without a command."""
 ANSWERS_AGAIN_WITHIN_S = 10.0
 """How long a server that has answered before may be silent."""
@@ -90,7 +90,7 @@ class ServerPlan:
 def plan_server(settings: Settings) -> ServerPlan:
     """Plan the server of a command. It does not stay under CI or systemd, or if PRESSWORK_KEEP_SERVER is 0."""
     is_watched = os.environ.get("CI", "").lower() not in _OFF or bool(os.environ.get("INVOCATION_ID"))
-    stays_s = KEPT_S if settings.keep_server and not is_watched else 0.0
+    stays_s = STAYS_FOR_S if settings.keep_server and not is_watched else 0.0
     return ServerPlan(settings.state_dir.resolve(), settings.prefect_startup_timeout_s, stays_s)
 
 

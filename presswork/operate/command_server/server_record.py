@@ -69,7 +69,8 @@ def lock_now(file: IO[Any], kind: int = fcntl.LOCK_EX) -> bool:
 def lock_soon(file: IO[Any], kind: int = fcntl.LOCK_EX, within_s: float = 0.1) -> bool:
     """Lock an open file as lock_now does, but wait a little.
 
-    A server, and whoever looks at it, locks its use file for a moment; only a command, or a server that ends, keeps it.
+    A server locks its use file for a moment when it looks at it, and so do commands. Only a command that uses the
+    server, or a server that ends, keeps the lock.
     """
     deadline = time.monotonic() + within_s
     while not lock_now(file, kind):
