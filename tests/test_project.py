@@ -7,6 +7,7 @@ import os
 import re
 import socket
 import subprocess
+import sys
 import tomllib
 from collections.abc import Iterable
 from importlib.metadata import distribution
@@ -160,6 +161,17 @@ def test_ci_runs_the_check() -> None:
 @pytest.mark.parametrize("target", ["help", "install", "demo", "test", "check", "bench", "pins", "clean"])
 def test_makefile_has_and_explains_the_target(target: str) -> None:
     assert re.search(rf"^{target}:.* ## \S", MAKEFILE, re.MULTILINE)
+
+
+def test_nothing_that_a_run_or_a_server_loads_is_left_out_when_modules_are_compiled() -> None:
+    (left_out,) = re.findall(r"^NEVER_IMPORTED := (.*)$", MAKEFILE, re.MULTILINE)
+    loads = "presswork.commands.run.running, presswork.audit.app, presswork.claude.client, prefect.server.api.server"
+    program = f"import sys, {loads}; print(*(m.__file__ for m in [*sys.modules.values()] if hasattr(m, '__file__')))"
+    loaded = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True)
+
+    files = loaded.stdout.split()
+    assert len(files) > 2000
+    assert [file for file in files if re.search(left_out, file)] == []
 
 
 @pytest.mark.parametrize("setting", ["DO_NOT_TRACK := 1", "PREFECT_SERVER_ANALYTICS_ENABLED := false"])

@@ -24,7 +24,7 @@ from presswork.prompts.render import Brief
 FEW = 100
 """If the first page has at most this many misses, each prompt gets its own task run, which the UI shows."""
 MANY_SIZE = 100
-"""Otherwise a task run has this many: with 50, Prefect took 0.05 ms more of CPU for each prompt."""
+"""Otherwise a task run has this many. Prefect takes some milliseconds of CPU for each, here and in its server."""
 WINDOW = 3
 """Open prompts, as a multiple of the concurrency: each also needs time to be written before and after its request."""
 

@@ -257,6 +257,12 @@ def test_server_with_other_settings_is_replaced_and_no_value_is_said(
     assert not any(b"knock-knock" in file.read_bytes() for file in home.iterdir())
 
 
+def test_setting_of_clients_leaves_the_server(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    first = used(home)
+    monkeypatch.setenv("PREFECT_LOGGING_LEVEL", "DEBUG")
+    assert used(home) == first
+
+
 def test_changed_file_of_settings_replaces_the_server(
     home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -30,6 +30,8 @@ USE_FILE = "prefect-server-{}.lock"
 SETTINGS_FILES = "PRESSWORK_PREFECT_FILES"
 """The variable that tells, in a server's environment, which files with settings of Prefect it has read."""
 _PREFECT = "PREFECT_"
+_CLIENTS = tuple(_PREFECT + part for part in ("CLI_", "CLIENT_", "FLOWS_", "LOGGING_", "RESULTS_", "TASKS_"))
+"""How the names of settings begin that a server does not depend on."""
 _LOOK_S = 0.01
 
 
@@ -143,7 +145,7 @@ def settings_files() -> str:
 
 
 def _matters(name: str) -> bool:
-    return name.startswith(_PREFECT) or name == SETTINGS_FILES
+    return name == SETTINGS_FILES or (name.startswith(_PREFECT) and not name.startswith(_CLIENTS))
 
 
 def _name_of(user: int) -> str:
