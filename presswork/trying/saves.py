@@ -12,7 +12,6 @@ from db.database_errors import SourceError
 from presswork.errors import (
     CallError,
     ConfigurationError,
-    CostCapError,
     EndpointError,
     MissingKeyError,
     OutputClassError,
@@ -97,9 +96,7 @@ async def watch_saves(
         outcome = await _outcome(folder, template, version, ask)
         yield outcome
         if isinstance(outcome, Version) and outcome.trial.stopped is not None:
-            outcome = Capped(outcome.trial.stopped)
-            yield outcome
-        if isinstance(outcome, Capped):
+            yield Capped(outcome.trial.stopped)
             return
         yield Waiting(_present(files, seen))
         _collect_garbage(version)
@@ -112,13 +109,9 @@ async def watch_saves(
             seen = later
 
 
-async def _outcome(
-    folder: Path, template: str, version: int, ask: Callable[[], Awaitable[Trial]]
-) -> Version | Broken | Capped:
+async def _outcome(folder: Path, template: str, version: int, ask: Callable[[], Awaitable[Trial]]) -> Version | Broken:
     try:
         return Version(version, await ask())
-    except CostCapError as error:
-        return Capped(str(error))
     except (ConfigurationError, SourceError, CallError) as error:
         if _is_beyond_saves(error) or (version == 1 and _is_wrong_call(error, folder, template)):
             raise

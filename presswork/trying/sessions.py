@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, replace
 from decimal import Decimal
@@ -67,6 +67,7 @@ class TrySession:
         self._past: PastRun | None = None
         self._past_keys: tuple[str, ...] = ()
         self._first: dict[str, str] = {}
+        self._unpriced: set[str] = set()
 
     async def __aenter__(self) -> Self:
         return self
@@ -92,15 +93,23 @@ class TrySession:
         endpoint = await self._open_endpoint()
         inputs = await self._inputs(settings, template, asked, ledger_url(settings, endpoint.name))
         kept = Kept(endpoint, await self._open_ledger(ledger_url(settings, endpoint.name)))
-        trying = partial(self._try, kept, settings, template, inputs, asked, on_record)
-        try:
-            trial = await trying(asked.max_cost)
-        except UntoldCostError:
-            if asked.keeps_cap:
-                raise
-            note = f"There is no cost cap, because the costs of {template.front.model} are unknown."
-            trial = replace(await trying(None), note=note)
+        trying = partial(self._try, kept, settings, template, inputs, asked, _once(on_record))
+        trial = await self._under_cap(trying, asked, template.front.model)
         return replace(trial, wall_s=time.monotonic() - began)
+
+    async def _under_cap(self, trying: Callable[[float | None], Awaitable[Trial]], asked: Asked, model: str) -> Trial:
+        """Make a trial under the cap, or without one if the model's costs are unknown, which only a trial can tell."""
+        if asked.keeps_cap or model not in self._unpriced:
+            try:
+                return await trying(asked.max_cost)
+            except UntoldCostError:
+                if asked.keeps_cap:
+                    raise
+                # Otherwise each save would make a trial that fails, and then this one.
+                self._unpriced.add(model)
+        trial = await trying(None)
+        note = f"There is no cost cap, because the costs of {model} are unknown."
+        return replace(trial, note=note if trial.note is None else f"{trial.note} {note}")
 
     async def _try(
         self,
@@ -109,14 +118,14 @@ class TrySession:
         template: Template,
         inputs: _Inputs,
         asked: Asked,
-        on_record: TellRecord | None,
+        tell: TellRecord,
         max_cost: float | None,
     ) -> Trial:
         options = RunOptions(max_cost=max_cost, refresh=asked.refresh, resumes=self._first.get(inputs.flow))
         host = TryHost(inputs.flow, template.name, _parameters(asked, inputs.source.params, options))
         async with open_hosted_run(host, settings, options, kept=kept) as run:
             self._first.setdefault(inputs.flow, run.ledger.run_id)
-            ended = EndedRecords(run, template.name, inputs.keys, on_record)
+            ended = EndedRecords(run, template.name, inputs.keys, tell)
             async with in_background(ended.keep_looking(), "presswork-trial"):
                 await run.generate(template.name, inputs.source, variants=inputs.variants)
                 records = await ended.look()
@@ -160,6 +169,18 @@ class TrySession:
         )
         self._past_keys = found.keys
         return _Inputs(self._past.flow, found, found.keys, found.variants, note=found.note)
+
+
+def _once(tell: TellRecord | None) -> TellRecord:
+    """Tell each record once: a trial that is made again without a cap finds those that ended before."""
+    told = set[str]()
+
+    def tell_new(record: TriedRecord) -> None:
+        if tell is not None and record.key not in told:
+            tell(record)
+            told.add(record.key)
+
+    return tell_new
 
 
 def _parameters(asked: Asked, params: Mapping[str, Any], options: RunOptions) -> dict[str, Any]:

@@ -11,6 +11,8 @@ from presswork.output_classes.validate import Fault
 FIRST_RECORDS = 3
 """How many records are tried if none is named."""
 SKIPPED_BY_CAP = "Not asked: the cost cap of the session is reached."
+LABEL_HASH = 12
+"""Characters of a version's hash that people see; --against finds the version by them."""
 TRIAL_CAP_USD = 1.0
 """What all trials of one session may cost, unless something else is said."""
 

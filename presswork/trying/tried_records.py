@@ -27,7 +27,7 @@ _TOKENS = ("input_tokens", "output_tokens", "cache_read_tokens", "cache_creation
 class EndedRecords:
     """The records of an open run of one step that have ended, by key; `tell` is called once for each."""
 
-    def __init__(self, run: Run, step: str, keys: Sequence[str], tell: TellRecord | None) -> None:
+    def __init__(self, run: Run, step: str, keys: Sequence[str], tell: TellRecord) -> None:
         self._run = run
         self._step = step
         self._keys = keys
@@ -51,8 +51,7 @@ class EndedRecords:
             left = [key for key in self._keys if key not in self._found]
             new = await ledger.writer.read(_read_ended, ledger.engine, ledger.run_id, self._step, left)
             for key, record in new.items():
-                if self._tell is not None:
-                    self._tell(record)
+                self._tell(record)
                 self._found[key] = record
         return [self._found[key] for key in self._keys if key in self._found]
 

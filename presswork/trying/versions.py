@@ -23,11 +23,9 @@ from presswork.prompts.lint import load_sound
 from presswork.prompts.templates import Template, list_templates
 from presswork.trying.class_changes import has_changed
 from presswork.trying.git_files import find_revision
-from presswork.trying.trials import Asked
+from presswork.trying.trials import LABEL_HASH, Asked
 
 GIT = "git:"
-LABEL_HASH = 12
-"""Characters of a version's hash that people see."""
 _HEX = frozenset("0123456789abcdefABCDEF")
 _CLASS_CHANGED = (
     "The output class {name} has changed since this version. Both versions ask for today's class, and are judged by it."

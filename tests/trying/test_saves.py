@@ -15,7 +15,6 @@ import pytest
 from db.database_errors import LedgerUnreachableError, SelectError
 from presswork.errors import (
     ConfigurationError,
-    CostCapError,
     EndpointError,
     MissingKeyError,
     ParameterError,
@@ -335,12 +334,6 @@ async def test_request_that_the_endpoint_refuses_waits_for_a_save(desk: Desk, er
         await watched.next(Version)
 
     assert [mistake.message for mistake in broken.mistakes] == [str(error)]
-
-
-async def test_cap_that_is_reached_before_a_trial_ends_the_watch(desk: Desk) -> None:
-    desk.failing = [CostCapError("the cap is reached")]
-    async with desk.watched() as watched:
-        assert await watched.next(Capped) == Capped("the cap is reached")
 
 
 async def test_mistake_of_a_moment_is_reported_as_it_was(desk: Desk) -> None:

@@ -395,3 +395,23 @@ async def test_model_without_a_price_is_tried_unless_the_cap_must_hold(
     trial = await tried()
     assert (trial.records[0].status, trial.requests) == ("succeeded", 1)
     assert trial.note == "There is no cost cap, because the costs of claude-sonnet-4-6 are unknown."
+
+
+async def test_unknown_costs_are_found_out_once_and_each_record_is_told_once(
+    workshop: Workshop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    workshop.items({"a": "one", "b": "2"})
+    # As a gateway that reports no usage: an answer is there, and paid for, when the trial learns that.
+    monkeypatch.setattr("presswork.claude.answers.read_usage", lambda *_given: None)
+    workshop.sandbox.configure(latency_ms=600)
+    told: list[str] = []
+    async with TrySession(load_settings()) as session:
+        for version in ("First", "Second"):
+            # The second record fails before the answer about the first one is there.
+            workshop.template(version + ": {{ 1 // (record.name | length - 1) }} {{ record.name }}")
+            trial = await session.run(Asked("note"), on_record=lambda record: told.append(record.key))
+            assert trial.note == "There is no cost cap, because the costs of claude-sonnet-4-6 are unknown."
+            assert [record.status for record in trial.records] == ["succeeded", "failed"]
+    assert (told, workshop.requests) == (["b", "a"] * 2, 2)
+    states = [row["status"] for row in workshop.rows("SELECT status FROM runs ORDER BY id")]
+    assert states == ["failed", "completed", "completed"]

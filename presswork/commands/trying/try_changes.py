@@ -17,7 +17,7 @@ from presswork.escaping import visible
 from presswork.report.amounts import counted, dollars
 from presswork.terminal import screen
 from presswork.terminal.difference_view import in_one, is_plain
-from presswork.trying.trials import Trial, TriedRecord
+from presswork.trying.trials import LABEL_HASH, Trial, TriedRecord
 
 SCHEMA = "output schema"
 MOST_CHANGES = 30
@@ -25,8 +25,6 @@ MOST_CHANGES = 30
 AROUND = 60
 """Characters of equal text that are printed around a change."""
 LONGEST_REASON = 120
-VERSION_SHOWN = 12
-"""Characters of a version's hash; --against finds the version by them."""
 SMALLEST_MOVE = Decimal("0.00005")
 """US dollars. A smaller change of a cost would be printed as nothing."""
 
@@ -119,7 +117,7 @@ def moved_figures(before: TriedRecord, now: TriedRecord) -> str:
 
 def print_session(console: Console, now: Trial, before: Trial | None, cap: float) -> None:
     """Print what a version took, how that moved, and what all versions have cost, against the cap."""
-    parts = [now.template_hash[:VERSION_SHOWN], "nothing sent"]
+    parts = [now.template_hash[:LABEL_HASH], "nothing sent"]
     if now.requests:
         requests = counted(now.requests, "request")
         parts[-1] = f"{requests}, {tokens_in_words(now.tokens)}, {cost_in_words(now.cost_usd)}"

@@ -13,7 +13,7 @@ from rich.text import Text
 
 from db.readers.audit.filters import FilterError
 from db.words import SUCCEEDED
-from presswork.commands.trying.try_changes import AROUND, VERSION_SHOWN, print_change, print_prompt_change, reads_other
+from presswork.commands.trying.try_changes import AROUND, print_change, print_prompt_change, reads_other
 from presswork.commands.trying.try_fields import MOST_FIELDS, WHOLE, answer_rows, clipped, value_in_full, value_text
 from presswork.commands.trying.try_json import changes_json, trial_json
 from presswork.commands.trying.try_line import live_line
@@ -30,7 +30,7 @@ from presswork.terminal.difference_view import in_one, is_plain, new_side, old_s
 from presswork.terminal.endings import CommandContext
 from presswork.terminal.ledgers import ledger_urls, opened
 from presswork.trying.sessions import TrySession
-from presswork.trying.trials import Trial, TriedRecord
+from presswork.trying.trials import LABEL_HASH, Trial, TriedRecord
 from presswork.trying.versions import GIT, OpenedVersion, open_version
 
 THIS = "this version"
@@ -158,7 +158,7 @@ def _side(trial: Trial) -> dict[str, str]:
     known = [cost for cost in costs if cost is not None]
     requests = f"{trial.requests:,}, {cost_in_words(trial.cost_usd)}" if trial.requests else "none"
     return {
-        "version": trial.template_hash[:VERSION_SHOWN],
+        "version": trial.template_hash[:LABEL_HASH],
         "with content": f"{sum(record.status == SUCCEEDED for record in trial.records):,} of {len(trial.records):,}",
         "tokens in": f"{sum(each.input_tokens for each in tokens):,}",
         "tokens out": f"{sum(each.output_tokens for each in tokens):,}",

@@ -9,14 +9,13 @@ from rich.console import Console
 from rich.text import Text
 
 from db.words import SANDBOX, SUCCEEDED
-from presswork.commands.trying.try_changes import VERSION_SHOWN
 from presswork.commands.trying.try_record import ending_of, tokens_in_words
 from presswork.commands.trying.try_template import AskedTrials
 from presswork.escaping import visible
 from presswork.report.amounts import counted, dollars, duration
 from presswork.report.summary import HAS_ALL, LACKS_SOME, MET_CAP, SANDBOX_SAYS
 from presswork.terminal import screen
-from presswork.trying.trials import Trial, TriedRecord
+from presswork.trying.trials import LABEL_HASH, Trial, TriedRecord
 
 LONGEST_LIST = 200
 SCALE = 1_000
@@ -46,7 +45,7 @@ def print_warnings(console: Console, trial: Trial, *, say_sandbox: bool = True) 
 
 def figures(trial: Trial) -> list[tuple[str, str]]:
     """Return rows on a trial: its version and endpoint, and what its requests used and cost."""
-    rows = [("version", trial.template_hash[:VERSION_SHOWN]), ("endpoint", trial.endpoint)]
+    rows = [("version", trial.template_hash[:LABEL_HASH]), ("endpoint", trial.endpoint)]
     if not trial.requests:
         return rows
     as_billed = " (as Claude would bill it)" if trial.endpoint == SANDBOX else ""

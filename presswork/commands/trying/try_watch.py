@@ -34,25 +34,23 @@ from presswork.trying.trials import Trial, TriedRecord
 
 
 class Watched:
-    """What a watch has seen: the trials of its versions, and whether it only waits for a save."""
+    """What a watch has seen, and whether it only waits for a save; `before` is the trial of the version before.
+
+    Earlier trials are not kept: a watch may see hundreds, with all their prompts.
+    """
 
     def __init__(self, asked: AskedTrials) -> None:
         self.asked = asked
-        self.trials: list[Trial] = []
+        self.before: Trial | None = None
         self.unfinished: list[TriedRecord] = []
         self.version = 0
         self.is_waiting = False
-
-    @property
-    def before(self) -> Trial | None:
-        """The trial of the version before this one."""
-        return self.trials[-1] if self.trials else None
+        self._requests = 0
 
     @property
     def requests(self) -> int:
         """The requests of all versions, also of one that was stopped."""
-        stopped = sum(record.requests for record in self.unfinished)
-        return stopped + sum(trial.requests for trial in self.trials)
+        return self._requests + sum(record.requests for record in self.unfinished)
 
     @property
     def spent_usd(self) -> Decimal:
@@ -68,7 +66,8 @@ class Watched:
         """Take an event."""
         self.is_waiting = isinstance(event, Waiting | Unchanged)
         if isinstance(event, Version):
-            self.trials.append(event.trial)
+            self.before = event.trial
+            self._requests += event.trial.requests
         elif isinstance(event, Started):
             self.version = event.version
         if isinstance(event, Version | Started):
@@ -207,4 +206,4 @@ async def _watch(command: CommandContext, watched: Watched) -> int:
                 watched.happened(event)
                 if isinstance(event, Version):
                     command.run_id = event.trial.run_id
-    return MET_CAP if watched.trials and watched.trials[-1].stopped is not None else HAS_ALL
+    return MET_CAP if watched.before is not None and watched.before.stopped is not None else HAS_ALL

@@ -1,5 +1,6 @@
 """Host a trial in this process, without Prefect: nothing is shown elsewhere, and an outage is not waited for."""
 
+import asyncio
 import logging
 from collections.abc import AsyncIterator, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
@@ -46,7 +47,8 @@ class TryHost:
             flow_run_id=None,
             trigger=TRY,
             parameters=self.parameters,
-            code_version=code_version(),
+            # In a thread, as git can be slow; later trials know it.
+            code_version=await asyncio.to_thread(code_version),
             source=FlowSource(generates=(self.template,)),
         )
 
