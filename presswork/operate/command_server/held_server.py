@@ -85,6 +85,8 @@ class ServerPlan:
             settings["PREFECT__SERVER_EPHEMERAL"] = "1"
             settings["PREFECT_API_BLOCKS_REGISTER_ON_START"] = "false"
             settings["PREFECT_MEMOIZE_BLOCK_AUTO_REGISTRATION"] = "false"
+            # Prefect's default lets the pages of all sites that a browser here shows read this server.
+            settings["PREFECT_SERVER_API_CORS_ALLOWED_ORIGINS"] = f"http://{LOOPBACK}:{port}"
         return Server(LOOPBACK, port, settings, home / LOG_FILE, home / USE_FILE.format(port), mark)
 
 
