@@ -36,7 +36,6 @@ C = StandingContent
 COUNTED_IN = {SUCCEEDED: "unchanged", FAILED: "failed_again", SKIPPED: "skipped_again"}
 """The column of run_steps that counts confirmed records, by their status."""
 _WORKING = tuple(column.name for column in WorkingRow.__table__.c)
-_TRIGGER = select(StoredRun.trigger).where(StoredRun.id == bindparam("of_run"))
 
 
 def update_content(connection: Connection, generations: Sequence[GenerationRow]) -> None:
@@ -45,10 +44,8 @@ def update_content(connection: Connection, generations: Sequence[GenerationRow])
     Those of a trial only end the confirmations of their own run.
     """
     for run_id, step, its_rows in by_step(sorted(generations, key=lambda row: row.id)):
-        is_trial = connection.scalar(_TRIGGER, {"of_run": run_id}) == TRY
         for rows in _each_record_once(its_rows):
-            if not is_trial:
-                _make_current(connection, [row.id for row in rows])
+            _make_current(connection, [row.id for row in rows])
             _uncount_confirmed(connection, run_id, step, [row.record_key for row in rows])
 
 

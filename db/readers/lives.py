@@ -15,7 +15,7 @@ from sqlalchemy import Engine, and_, case, func, null, select, tuple_
 from db.sameness import compared_fields
 from db.session import rows_of
 from db.tables import Generation, StandingContent
-from db.tried_rows import is_of_trial
+from db.tables.tried_rows import is_of_trial
 from db.words import SUCCEEDED, Status
 
 

@@ -8,7 +8,7 @@ from sqlalchemy import ColumnElement, Engine, Text, and_, case, cast, or_, selec
 
 from db.session import among, rows_of
 from db.tables import Attempt, Generation
-from db.tried_rows import is_of_trial
+from db.tables.tried_rows import is_of_trial
 from db.words import BAD_OUTCOMES, FAILED, PERHAPS_BILLED, REQUESTED, SUCCEEDED, WRONG_MODEL
 
 

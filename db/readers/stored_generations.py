@@ -16,7 +16,7 @@ from db.readers.confirmations import confirmed_contents
 from db.readers.runs import counts_in, find_id, row_of, running, state_of
 from db.session import among, in_parts, rows_of
 from db.tables import Attempt, Generation, GenerationParent, StandingContent, StoredPrompt, StoredRecord, StoredRun
-from db.tried_rows import is_of_trial
+from db.tables.tried_rows import is_of_trial
 from db.words import SUCCEEDED, TRY
 
 _FURTHEST = 10  # how many steps back to look for an output

@@ -11,6 +11,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 
 from db.tables.history_tables import Generation, StandingContent
 from db.tables.prepared import among_those, prepared
+from db.tables.tried_rows import is_of_trial
 from db.words import SUCCEEDED
 
 C = StandingContent
@@ -20,7 +21,10 @@ FAILURE = (C.failing_id, C.failing_run_id, C.failing_at)
 
 
 class ContentStatements(NamedTuple):
-    """The statements of each commit, which are made once; their parameter `ids` are those of the new generations."""
+    """The statements of each commit, which are made once; their parameter `ids` are those of the new generations.
+
+    Generations of trials change nothing.
+    """
 
     confirmed: tuple[Executable, Executable]
     content: Executable
@@ -30,7 +34,7 @@ class ContentStatements(NamedTuple):
 @cache
 def content_statements(dialect: str) -> ContentStatements:
     """Return the statements for a kind of database."""
-    written = among_those(Generation.id, "ids", dialect)
+    written = among_those(Generation.id, "ids", dialect) & ~is_of_trial(Generation.run_id)
     return ContentStatements(
         confirmed=(
             _confirmed(written, C.generation_id, C.confirmed, C.confirmed_at, Generation.status == SUCCEEDED),

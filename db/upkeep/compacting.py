@@ -22,7 +22,7 @@ from db.ledger.standing import COUNTED_IN
 from db.rollups.marks import roll_up_ended, unmark
 from db.session import in_parts
 from db.tables import Attempt, Generation, GenerationParent, StandingContent, StoredRun, StoredStep, WorkingRow
-from db.tried_rows import is_of_trial
+from db.tables.tried_rows import is_of_trial
 from db.upkeep.alone import begin_exclusive, temporary_index
 from db.upkeep.parts import ROWS_AT_ONCE, Begin, Part, go_through
 from db.upkeep.repeats import PastRow, Repeat, find_repeats

@@ -14,7 +14,7 @@ from sqlalchemy import Connection, Engine, case, delete, func, select, union, up
 from db.session import among
 from db.tables import Generation, StandingContent
 from db.tables.content_upserts import content_of, failing_of
-from db.tried_rows import is_of_trial
+from db.tables.tried_rows import is_of_trial
 from db.upkeep.alone import begin_exclusive
 from db.upkeep.parts import Begin, Part, go_through
 from db.words import SUCCEEDED

@@ -7,7 +7,7 @@ from sqlalchemy import Connection, Engine, func, select, text
 from sqlalchemy.exc import DatabaseError as DriverError
 
 from db.tables import Generation, StandingContent
-from db.tried_rows import is_of_trial
+from db.tables.tried_rows import is_of_trial
 from db.upkeep.pruning import count_leftovers
 from db.words import CACHE, SUCCEEDED
 

@@ -47,7 +47,8 @@ def end_when_idle(lock: Path, server: uvicorn.Server) -> None:
 
     The file stays locked until this process has ended, so that a command which finds it waits for that.
     """
-    with lock.open("rb") as file:
+    # To be written, though nothing is: NFS grants no lock of this kind on a file that is only read.
+    with lock.open("r+b") as file:
         last_held, was_held = time.monotonic(), False
         while (is_held := not _locked(file)) or time.monotonic() - last_held < _stays_s(lock):
             if is_held:

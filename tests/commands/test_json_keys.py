@@ -220,7 +220,8 @@ def test_diff_prints_both_sides_and_the_operations(stored: Stored, desk: Desk) -
 
     assert keys(found) == words("of a b equal changes unchanged reordered")
     assert keys(found["a"]) == words(
-        "id written_by created_at flow step endpoint record_key status origin run_id template_hash error_message"
+        "id written_by created_at flow step endpoint record_key status origin run_id trigger template_hash "
+        "error_message"
     )
     assert [keys(change) for change in found["changes"]] == [words(CHANGE)]
     assert [keys(each) for change in found["changes"] for each in change["operations"]] == [words("kind old new")]

@@ -5,17 +5,28 @@ It answers /api/health like Prefect, and ends like server_process when nobody ho
 
 from __future__ import annotations
 
+import errno
+import fcntl
 import os
 import sys
 import threading
 import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import IO
 
 from presswork.operate import server_process
 
 MODE = "QUICK_SERVER_MODE"
-SILENT, SLOW, ENDING, OTHER = "silent", "slow", "ending", "other"
+SILENT, SLOW, ENDING, OTHER, NFS = "silent", "slow", "ending", "other", "nfs"
+_LOCK = fcntl.flock
+
+
+def lock_as_nfs(file: IO[bytes] | int, kind: int) -> None:
+    """Lock as the system does on NFS: exclusively only a file that may be written (flock(2))."""
+    if kind & fcntl.LOCK_EX and fcntl.fcntl(file, fcntl.F_GETFL) & os.O_ACCMODE == os.O_RDONLY:
+        raise OSError(errno.EBADF, "Bad file descriptor")
+    _LOCK(file, kind)
 
 
 class Quick:
@@ -51,6 +62,8 @@ def main(host: str, port: str, lock: str, header: str) -> int:
         def log_message(self, *_arguments: object) -> None:
             pass
 
+    if mode == NFS:
+        fcntl.flock = lock_as_nfs
     if mode == SLOW:
         time.sleep(1)
     server = ThreadingHTTPServer((host, int(port)), Handler)

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import errno
+import fcntl
 import os
 import signal
 import subprocess
 import sys
-import textwrap
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -31,7 +31,7 @@ from presswork.operate.prefect_server import ServerStartError, is_healthy
 from presswork.operate.services import _read_startable
 from presswork.settings import ROOT, Settings
 from tests.operate.machine import free_port, wait_for
-from tests.operate.quick_server import ENDING, MODE, OTHER, SILENT, SLOW
+from tests.operate.quick_server import ENDING, MODE, NFS, OTHER, SILENT, SLOW, lock_as_nfs
 
 QUICK = str(Path(__file__).with_name("quick_server.py"))
 
@@ -147,28 +147,76 @@ def test_commands_that_start_at_once_start_one_server(home: Path, monkeypatch: p
     assert len(quick_servers()) == 1
 
 
-def test_server_of_a_command_that_is_killed_ends_after_its_time(home: Path) -> None:
-    code = f"""
-        import os, signal, sys
-        from pathlib import Path
-        from presswork.operate import prefect_server, processes
-        start = processes.start_in_own_session
-        prefect_server.start_in_own_session = lambda command, *given, **named: start(
-            [sys.executable, {QUICK!r}, *command[3:]], *given, **named
-        )
-        from presswork.operate.command_server.held_server import ServerPlan
-        from presswork.operate.command_server.server_context import CommandServer
-        server = CommandServer(ServerPlan(Path({str(home)!r}), 20, 1.0))
-        print(server.answering(), flush=True)
-        os.kill(os.getpid(), signal.SIGKILL)
-    """
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    killed = subprocess.run(
-        [sys.executable, "-c", textwrap.dedent(code)], env=environment, capture_output=True, text=True, check=False
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+from presswork.operate import prefect_server, processes
+from presswork.operate.command_server import held_server
+from presswork.operate.command_server.server_context import CommandServer
+
+def kill(*_given):
+    os.kill(os.getpid(), signal.SIGKILL)
+
+quick, home, moment = sys.argv[1:]
+start = processes.start_in_own_session
+prefect_server.start_in_own_session = lambda command, *given, **named: start(
+    [sys.executable, quick, *command[3:]], *given, **named
+)
+if moment == "before its record":
+    held_server.write_record = kill
+server = CommandServer(held_server.ServerPlan(Path(home), 20, 1.0 if moment == "after its answer" else 600.0))
+print(server.answering(), flush=True)
+kill()
+"""
+
+
+def servers_of(home: Path) -> list[psutil.Process]:
+    """The servers of this folder, whoever started them."""
+    return [
+        process
+        for process in psutil.process_iter(["cmdline"])
+        if QUICK in (words := process.info["cmdline"] or ()) and any(word.startswith(str(home)) for word in words)
+    ]
+
+
+def killed(home: Path, moment: str) -> str:
+    """Start a server by a command that is killed; what this printed."""
+    ended = subprocess.run(
+        [sys.executable, "-c", KILLED, QUICK, str(home), moment],
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        check=False,
     )
-    assert killed.returncode == -signal.SIGKILL, killed.stderr
-    assert is_healthy(killed.stdout.strip())
-    wait_for(lambda: not is_healthy(killed.stdout.strip()))
+    assert ended.returncode == -signal.SIGKILL, ended.stderr
+    return ended.stdout.strip()
+
+
+def test_server_of_a_command_that_is_killed_ends_after_its_time(home: Path) -> None:
+    api = killed(home, "after its answer")
+    assert is_healthy(api)
+    wait_for(lambda: not is_healthy(api))
+
+
+def test_server_that_no_record_names_ends_at_once(home: Path) -> None:
+    assert killed(home, "before its record") == ""
+    wait_for(lambda: not servers_of(home))
+    with CommandServer(plan(home)) as server:
+        server.answering()
+        assert server.note is None
+
+
+def test_server_is_held_and_ends_where_only_a_file_that_may_be_written_can_be_locked(
+    home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(MODE, NFS)
+    monkeypatch.setattr(fcntl, "flock", lock_as_nfs)
+    first = used(home)
+    assert used(home) == first
+    assert kept_server(home) is not None
+    assert retire_server(home) == (True, None)
+    used(home, stays_s=0.3)
+    wait_for(lambda: not quick_servers())
 
 
 @pytest.mark.parametrize(
@@ -193,7 +241,9 @@ def test_server_stays_where_a_person_may_come_back(
 
 def test_server_that_was_killed_is_replaced_without_a_word(home: Path) -> None:
     first = used(home)
-    os.kill(record_of(home).process.pid, signal.SIGKILL)
+    process = record_of(home).process
+    os.kill(process.pid, signal.SIGKILL)
+    wait_for(lambda: not process.is_alive)
     with CommandServer(plan(home)) as server:
         assert server.answering() != first
         assert server.note is None

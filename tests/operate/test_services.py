@@ -259,6 +259,8 @@ def test_server_starts_answers_and_leaves_no_process(prefect_home: Path) -> None
         (server,) = [child for child in servers() if child.pid not in before]
         assert waited
         assert "127.0.0.1" in url
+        asked_by_a_site = httpx2.get(f"{url}/health", headers={"Origin": "https://example.com"})
+        assert "access-control-allow-origin" not in asked_by_a_site.headers
     assert not is_healthy(url)
     assert not server.is_running()
     assert {child.pid for child in servers()} == before

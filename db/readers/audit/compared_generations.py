@@ -12,7 +12,7 @@ from db.readers.runs import find_id
 from db.readers.stored_generations import read_request
 from db.session import rows_of
 from db.tables import Attempt, Generation, StoredPrompt, StoredRecord, StoredRun, StoredTemplate
-from db.tried_rows import is_of_trial
+from db.tables.tried_rows import is_of_trial
 from db.words import SUCCEEDED
 
 Compared = Literal["answer", "prompt", "record"]

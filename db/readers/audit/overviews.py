@@ -25,7 +25,7 @@ from db.readers.figures import TotalUsage
 from db.rollups.marks import unmarked
 from db.session import rows_of
 from db.tables import Generation, OutcomeRollup, RolledUp, StandingContent, StoredRun
-from db.tried_rows import is_of_trial
+from db.tables.tried_rows import is_of_trial
 from db.words import CACHED, SUCCEEDED
 
 COUNTED_AT_MOST = 1_000_000

@@ -17,7 +17,7 @@ from db.columns import aliased
 from db.readers.runs import counts_in, find_id, steps_of
 from db.session import among, rows_of
 from db.tables import Generation, StandingContent, StoredRun, WorkingRow
-from db.tried_rows import is_of_trial
+from db.tables.tried_rows import is_of_trial
 from db.words import NOT_OVER, SUCCEEDED, TRY
 
 _VARIANT = re.compile(r"(.*)/(?:0|[1-9]\d*)", re.DOTALL)

@@ -1,7 +1,6 @@
 """Run one job under Prefect, and show its progress and its summary."""
 
 import asyncio
-import gc
 
 from prefect.exceptions import Abort
 from rich.console import Console
@@ -18,8 +17,6 @@ from presswork.terminal.endings import CommandContext
 from presswork.terminal.ledgers import ledger_name
 from presswork.terminal.quiet_prefect import needed_api, prefect_api
 from presswork.terminal.summary_view import print_summary
-
-PYTHONS_THRESHOLDS = (700, 10, 10)
 
 
 def run_to_end(command: CommandContext, run: CheckedRun) -> int:
@@ -50,9 +47,6 @@ def run_call(call: Call, command: CommandContext) -> Summary:
 
     Raises StoppedError if a signal ended it, such as Ctrl-C's, and any other error that stopped the run.
     """
-    # What is loaded by now stays. The garbage of a long run is collected as usual.
-    gc.freeze()
-    gc.set_threshold(*PYTHONS_THRESHOLDS)
 
     async def start() -> object:
         result = call.start()

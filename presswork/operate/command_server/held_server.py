@@ -23,6 +23,7 @@ from db.identity import boot_time_s
 from presswork.operate.command_server.server_record import (
     RECORD_FILE,
     SETTINGS_FILES,
+    TO_LOCK,
     USE_FILE,
     ServerRecord,
     lock_now,
@@ -84,6 +85,8 @@ class ServerPlan:
             settings["PREFECT__SERVER_EPHEMERAL"] = "1"
             settings["PREFECT_API_BLOCKS_REGISTER_ON_START"] = "false"
             settings["PREFECT_MEMOIZE_BLOCK_AUTO_REGISTRATION"] = "false"
+            # Prefect's default lets the pages of all sites that a browser here shows read this server.
+            settings["PREFECT_SERVER_API_CORS_ALLOWED_ORIGINS"] = f"http://{LOOPBACK}:{port}"
         return Server(LOOPBACK, port, settings, home / LOG_FILE, home / USE_FILE.format(port), mark)
 
 
@@ -182,8 +185,6 @@ def _start(plan: ServerPlan, record_file: IO[bytes], note: str | None = None) ->
     assert server.lock is not None
     with ExitStack() as failing:
         use = failing.enter_context(server.lock.open("w+b"))
-        use.write(str(plan.stays_s).encode())
-        use.flush()
         fcntl.flock(use, fcntl.LOCK_SH)
         record_file.truncate(0)
         child = server.start(os.environ, record_file.fileno())
@@ -191,6 +192,9 @@ def _start(plan: ServerPlan, record_file: IO[bytes], note: str | None = None) ->
         held = HeldServer(plan, record, use, child, note)
         failing.callback(held.let_go, failed=True)
         write_record(record_file, record)
+        # Last, so that a server which no record names ends at once if this command is killed here.
+        use.write(str(plan.stays_s).encode())
+        use.flush()
         failing.pop_all()
     return held
 
@@ -207,7 +211,7 @@ def _is_ours_and_idle(record: ServerRecord, home: Path) -> bool:
     """Whether this user started the server, it can be seen from here, and no command uses it."""
     if record.user != os.getuid() or not record.process.is_alive:
         return False
-    with suppress(FileNotFoundError), record.use_file(home).open("rb") as use:
+    with suppress(FileNotFoundError), record.use_file(home).open(TO_LOCK) as use:
         return lock_soon(use)
     return False
 
@@ -215,7 +219,7 @@ def _is_ours_and_idle(record: ServerRecord, home: Path) -> bool:
 def _shared(use_file: Path) -> IO[bytes] | None:
     """Hold a server by its use file; None if the server is ending."""
     try:
-        use = use_file.open("rb")
+        use = use_file.open(TO_LOCK)
     except FileNotFoundError:
         return None
     if lock_soon(use, fcntl.LOCK_SH, within_s=_ENDED_WITHIN_S):
@@ -227,7 +231,7 @@ def _shared(use_file: Path) -> IO[bytes] | None:
 def _remove_free_use_files(home: Path) -> None:
     """Remove the files that were left when a command and its server were both killed. Call it while no server runs."""
     for left in home.glob(USE_FILE.format("*")):
-        with suppress(FileNotFoundError), left.open("rb") as file:
+        with suppress(FileNotFoundError), left.open(TO_LOCK) as file:
             if lock_now(file):
                 left.unlink()
 

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from presswork.operate.command_server.server_record import (
     RECORD_FILE,
+    TO_LOCK,
     ServerRecord,
     lock_soon,
     read_record,
@@ -38,7 +39,7 @@ def kept_server(home: Path) -> KeptServer | None:
         return None
     use_file = record.use_file(home)
     try:
-        with use_file.open("rb") as use:
+        with use_file.open(TO_LOCK) as use:
             stays_s = float(use.read() or 0)
             is_used = not lock_soon(use)
             # The server sets this time when the last command has let go of it.
@@ -66,7 +67,7 @@ def retire_server(home: Path) -> tuple[bool, str | None]:
         if record.user != os.getuid():
             return False, f"{named} was started by another user, who can stop it."
         use_file = record.use_file(home)
-        with suppress(OSError), use_file.open("r+b") as use:
+        with suppress(OSError), use_file.open(TO_LOCK) as use:
             if not lock_soon(use):
                 use.truncate(0)
                 use.write(_AT_ONCE.encode())

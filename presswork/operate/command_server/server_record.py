@@ -27,6 +27,8 @@ from presswork.settings import ROOT
 
 RECORD_FILE = "prefect-server.json"
 USE_FILE = "prefect-server-{}.lock"
+TO_LOCK = "r+b"
+"""How a file is opened to lock it: NFS grants the lock of one who excludes others only if the file may be written."""
 SETTINGS_FILES = "PRESSWORK_PREFECT_FILES"
 """The variable that tells, in a server's environment, which files with settings of Prefect it has read."""
 _PREFECT = "PREFECT_"

@@ -9,7 +9,7 @@ from typing import Any
 
 from sqlalchemy import ColumnElement, select
 
-from db.tables import StoredRun
+from db.tables.run_tables import StoredRun
 from db.words import TRY
 
 
