@@ -402,6 +402,7 @@ async def test_unknown_costs_are_found_out_once_and_each_record_is_told_once(
             trial = await session.run(Asked("note"), on_record=lambda record: told.append(record.key))
             assert trial.note == "There is no cost cap, because the costs of claude-sonnet-4-6 are unknown."
             assert [record.status for record in trial.records] == ["succeeded", "failed"]
+            assert not trial.is_capped
     assert (sorted(told), workshop.requests) == (["a", "a", "b", "b"], 2)
     states = [row["status"] for row in workshop.rows("SELECT status FROM runs ORDER BY id")]
     assert states == ["failed", "completed", "completed"]
