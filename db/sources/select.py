@@ -85,7 +85,10 @@ def read_first(engine: Engine, query: Query) -> list[Record | Unreadable]:
 
 
 def read_record(engine: Engine, query: Query, key: str) -> Record | None:
-    """Return the record with this key, given as text, or None; raises SelectError if its values can't be stored."""
+    """Return the record with this key, given as text, or None.
+
+    Raises as `find_record` does, and SelectError if the record's values can't be stored.
+    """
     record = find_record(engine, query, key)
     if isinstance(record, Unreadable):
         raise SelectError(f"{query.name}: {record.fault}.")
@@ -93,21 +96,27 @@ def read_record(engine: Engine, query: Query, key: str) -> Record | None:
 
 
 def find_record(engine: Engine, query: Query, key: str) -> Record | Unreadable | None:
-    """Return the record with this key, given as text, also if its values can't be stored; None if there is none."""
+    """Return the record with this key, given as text, also if its values can't be stored; None if there is none.
+
+    Raises KeyValueError if the first two rows that the database finds have this key, SelectError if the select fails.
+    """
     parts = split_key(key, len(query.key))
     with _reading(engine, query) as connection:
         statement = bound(query, engine.dialect)
-        columns, padded, sample = _first(connection, statement)
+        columns, padded, sample = _first(connection, statement, 1)
         layout = _layout(query, columns, padded)
-    if sample is None or parts is None:
+    if not sample or parts is None:
         return None
-    each = [_candidates(engine, part, sample[place]) for part, place in zip(parts, layout.key, strict=True)]
+    each = [_candidates(engine, part, sample[0][place]) for part, place in zip(parts, layout.key, strict=True)]
     for values in itertools.product(*each):
         with _reading(engine, query) as connection:
             # The names come from the unwrapped select: inside brackets, SQLite renames K next to k.
-            _columns, _padded, row = _first(connection, rows_where(query, engine.dialect, values))
-        if row is not None and layout.key_of(row) == key:
-            return layout.record_of(key, row)
+            _columns, _padded, rows = _first(connection, rows_where(query, engine.dialect, values), 2)
+        # A database may compare more loosely than by text, such as without case.
+        found = [row for row in rows if layout.key_of(row) == key]
+        KeyCheck(query.name, query.key).require_good(len(found[1:]), [key])
+        if found:
+            return layout.record_of(key, found[0])
     return None
 
 
@@ -173,12 +182,14 @@ def _batches(connection: Connection, result: CursorResult[Any], most: int | None
     _break_off(connection, result)
 
 
-def _first(connection: Connection, statement: Executable) -> tuple[list[str], frozenset[str], Any]:
-    """Return the columns, the names of those of type CHAR(n), and the first row."""
+def _first(
+    connection: Connection, statement: Executable, most: int
+) -> tuple[list[str], frozenset[str], Sequence[Sequence[Any]]]:
+    """Return the columns, the names of those of type CHAR(n), and the first rows."""
     with _streamed(connection, statement) as result:
-        columns, padded, row = _names(result), padded_columns(result), result.fetchone()
+        columns, padded, rows = _names(result), padded_columns(result), result.fetchmany(most)
         _break_off(connection, result)
-    return columns, padded, row
+    return columns, padded, rows
 
 
 @contextmanager

@@ -451,3 +451,25 @@ def test_one_record_of_a_column_of_many_types_is_the_one_of_the_run(tmp_path: Pa
 def test_one_record_needs_the_key_column(shop: Engine) -> None:
     with pytest.raises(SelectError, match="does not yield the key column"):
         read_record(shop, query("SELECT n FROM items"), "a")
+
+
+def test_one_record_of_a_key_that_is_not_unique_is_the_error_of_a_run(tmp_path: Path) -> None:
+    rows = "INSERT INTO t VALUES ('a', 1), ('b', 2), ('c', 3), ('b', 4), ('b', 5)"
+    with new_sqlite(tmp_path, "CREATE TABLE t (k, n)", rows) as engine:
+        asked = query("SELECT k, n FROM t", "k")
+
+        assert read_record(engine, asked, "c") is not None
+        with pytest.raises(KeyValueError, match=r"the key 'k' is not unique: .*, such as 'b'") as alone:
+            read_record(engine, asked, "b")
+        with pytest.raises(KeyValueError, match="is not unique") as whole:
+            read(engine, asked)
+    assert str(whole.value).partition(":")[0] == str(alone.value).partition(":")[0]
+
+
+def test_one_record_is_found_behind_one_whose_key_differs_by_case(tmp_path: Path) -> None:
+    table = "CREATE TABLE t (k TEXT COLLATE NOCASE)"
+    with new_sqlite(tmp_path, table, "INSERT INTO t VALUES ('B'), ('b')") as engine:
+        found = read_record(engine, query("SELECT k FROM t", "k"), "b")
+
+    assert found is not None
+    assert found.key == "b"
