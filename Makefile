@@ -13,7 +13,7 @@ UV := $(VENV)/.pins
 # first run would need the half itself. Pip compiles nothing: it takes one process, and much is never imported.
 COMPILE_ALL := $(BIN)/python -m compileall -qq -j 4
 OURS := presswork db flows sandbox
-NEVER_IMPORTED := /(tests?|testing|pip|setuptools|apprise|dateparser|docker|hatchling|oauthlib)/|/pygments/lexers/[a-z]
+NEVER_IMPORTED := /site-packages/(.+/)?(tests?|testing|pip|setuptools|apprise|dateparser|docker|hatchling|oauthlib)/|/pygments/lexers/[a-z]
 # Divides constraints.txt: the packages above this line are enough for a run, and less than half of the megabytes.
 FOR_DEVELOPMENT := \# What follows is for development alone.
 # Tests wait for servers more than they compute. The tests of a file share a process, and the servers that it starts.

@@ -27,7 +27,9 @@ def prepared(statement: Insert, dialect: str, columns: Sequence[str] | None = No
     compiled: Any = statement.compile(
         dialect=_DIALECTS[dialect], column_keys=None if columns is None else list(columns)
     )
-    binds = [bindparam(name, bound.value, type_=bound.type) for bound, name in compiled.bind_names.items()]
+    binds = [
+        bindparam(name, bound.value, bound.type, required=bound.required) for bound, name in compiled.bind_names.items()
+    ]
     return text(str(compiled)).bindparams(*binds)
 
 

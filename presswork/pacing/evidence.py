@@ -13,9 +13,9 @@ UNUSUAL = 0.15
 LEAST_SHARE, FEWEST = 0.02, 5
 """Below this share of refusals, or this number beyond the usual ones, a cut is not worth it."""
 SURE = 5.0
-"""The evidence that decides a trial: about one in 150 is decided wrongly."""
+"""The evidence that decides a probation: about one in 150 is decided wrongly."""
 SETTLE_S = 4.0
-"""A trial lasts at least this long times the share of refusals, as other processes may be finding the same limit."""
+"""Probation lasts at least this long times the share of refusals: other processes may be finding the same limit."""
 TRY_AGAIN_S, TRY_AGAIN_AT_MOST_S = 60.0, 600.0
 """When to test again a share that no cut has lowered; the time doubles with each test."""
 FOLLOWED_OVER = 200
@@ -23,7 +23,7 @@ FOLLOWED_OVER = 200
 BATCH_SIZE, BATCHES = 20, 10
 """Below a limit, refusals are counted in blocks of this many requests, and this many blocks are kept."""
 AT_REST_AT_MOST = 0.025
-"""Below a limit, a share up to this one counts as usual without a trial. If it were higher, processes that share a
+"""Below a limit, a share up to this one counts as usual without probation. If it were higher, processes that share a
 limit would count each other's refusals as usual."""
 
 

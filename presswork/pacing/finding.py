@@ -1,8 +1,8 @@
 """Find the rate limit of an endpoint that sends no rate headers, from what it accepts.
 
 The finder knows only when each request was sent and whether it was refused (429). Refusals alone do not prove a limit:
-some endpoints refuse a share of requests whatever the rate is. So each cut is a trial. The cut goes to the rate that
-was accepted while requests were refused. If the share of refusals does not fall, the finder undoes the cut and
+some endpoints refuse a share of requests whatever the rate is. So each cut is on probation. The cut goes to the rate
+that was accepted while requests were refused. If the share of refusals does not fall, the finder undoes the cut and
 remembers the share. docs/decisions/0007 has the reasons and the measurements.
 """
 
@@ -22,10 +22,10 @@ ALARM, ALARM_AT_USUAL = 3.0, 5.0
 MEASURE_S, MEASURE_AT_MOST_S = 2.0, 30.0
 ENOUGH, FEW_ACCEPTED = 10, 3
 """The number of accepted requests that shows a rate well, and the smallest that shows one at all."""
-REFUSALS, REQUESTS, TRIAL_S = 12, 300, 10.0
+REFUSALS, REQUESTS, PROBATION_S = 12, 300, 10.0
 """A measurement is long enough with this many refusals or requests, or after this many seconds."""
-TRIAL_REQUESTS = 500
-"""A trial stops growth for at most this many requests, or for TRIAL_S."""
+PROBATION_REQUESTS = 500
+"""A probation stops growth for at most this many requests, or for PROBATION_S."""
 LIKELY_AT_FIRST, LIKELY_AT_LIMIT = 0.6, 0.3
 """A useless cut is undone up to these shares of refusals: before any limit was found, and after. A larger share
 more likely means that other processes use up the same limit."""
@@ -58,7 +58,7 @@ class Finder:
         # The current phase: _watch, _measure or _judge.
         self._phase: Callable[[float], None] = self._watch
         self._tally = Tally(-math.inf)
-        self._trial: Probation | None = None
+        self._probation: Probation | None = None
         # In the order in which they were sent. A refusal arrives at once and an answer late, so a request that is not
         # refused within the usual time of a refusal counts as accepted.
         self._sent: deque[Sent] = deque()
@@ -123,8 +123,8 @@ class Finder:
     def _count(self, sent: Sent, now: float) -> None:
         sent.counted = True
         self._asked += 1
-        if self._trial is not None:
-            self._trial.count(sent)
+        if self._probation is not None:
+            self._probation.count(sent)
         if sent.at < self._tally.since:
             return
         self._tally.count(sent)
@@ -181,7 +181,7 @@ class Finder:
         limit = self._base / BELOW
         since, asked = self._empty
         lasted = self._horizon - since
-        if lasted >= TRIAL_S and not self._is_fresh:
+        if lasted >= PROBATION_S and not self._is_fresh:
             # The endpoint's bucket was empty then and is empty now, so it accepted exactly what has flowed in.
             let_in = self._asked - self._tally.suspicious - asked
             limit = min(max(let_in / lasted, BELOW * limit), self.bucket.rate)
@@ -213,7 +213,7 @@ class Finder:
 
     def _is_measured(self, lasted: float, now: float) -> bool:
         tally = self._tally
-        if lasted >= TRIAL_S:
+        if lasted >= PROBATION_S:
             return tally.accepted >= FEW_ACCEPTED or lasted >= MEASURE_AT_MOST_S
         is_false_alarm = tally.refused - tally.asked * self.usual.share(now) <= 1
         is_plain = is_false_alarm or tally.refused >= REFUSALS or tally.asked >= REQUESTS
@@ -230,9 +230,9 @@ class Finder:
             self._cut(STORM if self.bucket.rate > STORM else max(self.bucket.rate / 2, STORM / 30), now)
             self._turn(self._watch, now)
         else:
-            # A second cut before the first is decided belongs to the same trial: both may be undone.
-            if self._trial is None:
-                self._trial = Probation(tally, usual, rate=self._rate_before, base=self._base, now=now)
+            # A second cut before the first is decided belongs to the same probation: both may be undone.
+            if self._probation is None:
+                self._probation = Probation(tally, usual, rate=self._rate_before, base=self._base, now=now)
             rate = tally.accepted / lasted / (1 - usual) * BELOW
             self._is_fresh = self._base == math.inf or self._rate_before > STEEP * rate
             self._base = rate
@@ -262,27 +262,27 @@ class Finder:
     # Judging
 
     def _judge(self, now: float) -> None:
-        trial, lasted = self._trial, self._horizon - self._tally.since
-        if trial is None or self._horizon < trial.settled_at:
+        probation, lasted = self._probation, self._horizon - self._tally.since
+        if probation is None or self._horizon < probation.settled_at:
             return
         asked = self._tally.asked
-        is_long_enough = (lasted >= TRIAL_S and asked >= ENOUGH / 2) or asked >= TRIAL_REQUESTS
-        if trial.has_helped is not None or is_long_enough:
-            # An undecided trial continues while the finder watches.
+        is_long_enough = (lasted >= PROBATION_S and asked >= ENOUGH / 2) or asked >= PROBATION_REQUESTS
+        if probation.has_helped is not None or is_long_enough:
+            # An undecided probation continues while the finder watches.
             self._settle(now)
             self._turn(self._watch, now)
 
     def _settle(self, now: float) -> None:
-        """End a trial that is decided, or that growth has passed."""
-        trial = self._trial
-        if trial is None or (trial.has_helped is None and self.bucket.rate < 0.9 * trial.rate):
+        """End a probation that is decided, or that growth has passed."""
+        probation = self._probation
+        if probation is None or (probation.has_helped is None and self.bucket.rate < 0.9 * probation.rate):
             return
-        self._trial = None
-        if trial.has_helped is not False or trial.is_void:
+        self._probation = None
+        if probation.has_helped is not False or probation.is_void:
             return
-        likely = LIKELY_AT_FIRST if trial.base == math.inf else LIKELY_AT_LIMIT
-        self.usual.learn(min(trial.share, likely), now)
+        likely = LIKELY_AT_FIRST if probation.base == math.inf else LIKELY_AT_LIMIT
+        self.usual.learn(min(probation.share, likely), now)
         self._tally.suspicion, self._tally.suspicious = 0.0, 0
-        if trial.share <= likely:
-            self._base = trial.base
-            self.bucket.hold(trial.rate, now)
+        if probation.share <= likely:
+            self._base = probation.base
+            self.bucket.hold(probation.rate, now)

@@ -109,7 +109,7 @@ class TrySession:
                 self._unpriced.add(model)
         trial = await trying(None)
         note = f"There is no cost cap, because the costs of {model} are unknown."
-        return replace(trial, note=note if trial.note is None else f"{trial.note} {note}")
+        return replace(trial, note=note if trial.note is None else f"{trial.note} {note}", is_capped=False)
 
     async def _try(
         self,

@@ -93,6 +93,7 @@ class Trial:
     - `session_usd`: what all trials of the session have cost so far, with those that were perhaps billed.
     - `wall_s`: seconds from the call to the end, reading the records included.
     - `stopped`: why not all records were asked, such as the cost cap.
+    - `is_capped`: false if no cap could be kept, because costs are unknown.
     """
 
     run_id: str
@@ -109,3 +110,4 @@ class Trial:
     session_usd: Decimal = Decimal(0)
     wall_s: float = 0.0
     stopped: str | None = None
+    is_capped: bool = True

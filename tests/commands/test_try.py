@@ -15,7 +15,10 @@ from typing import Any
 
 import pytest
 
+from presswork.commands.trying.try_template import check_template
 from presswork.settings import ROOT
+from presswork.terminal.endings import CommandContext
+from presswork.terminal.flags import TryFlags
 from tests.commands.conftest import FRONT, PRESSWORK, Desk, begin, call
 from tests.waiting import until
 
@@ -79,6 +82,18 @@ def test_cap_stops_with_its_own_status(desk: Desk) -> None:
     assert result.exit_code == 3
     assert "The cost cap of $0.0001 is reached" in result.stdout
     assert desk.sent() == 0
+
+
+def test_cap_of_the_installation_holds_for_trials_unless_another_one_is_given(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PRESSWORK_MAX_COST", "0.0001")
+    assert call(*TRY, "notes").exit_code == 3
+    assert desk.sent() == 0
+    assert call(*TRY, "notes", "--max-cost", "0.5").exit_code == 0
+    # It never allows more than a trial's own cap.
+    monkeypatch.setenv("PRESSWORK_MAX_COST", "500")
+    assert check_template(CommandContext(as_json=False), TryFlags("notes")).to_try.max_cost == 1
 
 
 @pytest.mark.parametrize(

@@ -296,6 +296,7 @@ def test_session_says_what_is_left_of_the_cap() -> None:
     now = trial(record({"t": 1}), cost_usd=Decimal("0.0050"))
 
     assert "out, $0.0050 (+$0.0008) · in all $0.0126 of $1.00" in seen(print_session, now, trial(record()), 1.0)
+    assert seen(print_session, replace(now, is_capped=False), None, 1.0).endswith("in all $0.0126")
 
 
 def test_line_says_what_is_waited_for() -> None:

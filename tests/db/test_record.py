@@ -11,7 +11,7 @@ from typing import Any, cast
 
 import pytest
 from sqlalchemy import Engine, func, select, text
-from sqlalchemy.exc import DBAPIError, IntegrityError
+from sqlalchemy.exc import DBAPIError, IntegrityError, StatementError
 
 from db.clock import new_id, now
 from db.columns import Base
@@ -21,7 +21,8 @@ from db.ledger.refused_rows import RefusedRow, in_words
 from db.ledger.rows import OpenedRow, ParentRow, SettledRow, TextRow, WriteBatch, names_of
 from db.ledger.writing import write
 from db.readers.stored_generations import read_generation
-from db.tables import Attempt, Generation, StoredRun
+from db.tables import Attempt, Generation, StoredRun, insert_missing
+from db.tables.prepared import prepared
 from tests.db.rows import Book, run_row, settled_row, sha
 
 NO_ROLLUPS = dict.fromkeys(("rolled_up", "usage_rollup", "outcome_rollup", "prompt_cache_rollup"), 0)
@@ -144,6 +145,12 @@ def test_settling_sets_all_that_was_not_known_before() -> None:
     assert columns - set(names_of(SettledRow)) == {
         *"id run_id prompt_hash generation_id ordinal kind request_changes started_at likely_cost_usd lease_id".split(),
     }
+
+
+def test_row_without_one_of_its_values_is_refused_and_not_written_as_null(ledger: Engine) -> None:
+    insert = prepared(insert_missing("attempts", ledger.dialect.name), ledger.dialect.name, names_of(OpenedRow))
+    with ledger.begin() as connection, pytest.raises(StatementError, match="A value is required for bind parameter"):
+        connection.execute(insert, {"id": new_id()})
 
 
 def test_one_record_has_one_row_however_often_it_is_read(book: Book) -> None:

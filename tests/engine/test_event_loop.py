@@ -6,7 +6,7 @@ import asyncio
 import os
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import pytest
 
@@ -38,6 +38,15 @@ def test_error_of_the_work_is_raised_unchanged() -> None:
         run_on_loop(fail())
 
 
+@pytest.fixture
+def obeys_ctrl_c() -> Iterator[None]:
+    """Let SIGINT raise KeyboardInterrupt, also if the tests were started with it ignored, as by a shell's `&`."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("obeys_ctrl_c")
 def test_ctrl_c_ends_the_work_and_lets_it_clean_up() -> None:
     cleaned = []
 

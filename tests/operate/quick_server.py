@@ -13,7 +13,7 @@ import threading
 import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import IO
+from typing import Any
 
 from presswork.operate import server_process
 
@@ -22,7 +22,7 @@ SILENT, SLOW, ENDING, OTHER, NFS = "silent", "slow", "ending", "other", "nfs"
 _LOCK = fcntl.flock
 
 
-def lock_as_nfs(file: IO[bytes] | int, kind: int) -> None:
+def lock_as_nfs(file: Any, kind: int) -> None:
     """Lock as the system does on NFS: exclusively only a file that may be written (flock(2))."""
     if kind & fcntl.LOCK_EX and fcntl.fcntl(file, fcntl.F_GETFL) & os.O_ACCMODE == os.O_RDONLY:
         raise OSError(errno.EBADF, "Bad file descriptor")

@@ -116,7 +116,7 @@ def moved_figures(before: TriedRecord, now: TriedRecord) -> str:
 
 
 def print_session(console: Console, now: Trial, before: Trial | None, cap: float) -> None:
-    """Print what a version took, how that moved, and what all versions have cost, against the cap."""
+    """Print what a version took, how that moved, and what all versions have cost, against the cap if there is one."""
     parts = [now.template_hash[:LABEL_HASH], "nothing sent"]
     if now.requests:
         requests = counted(now.requests, "request")
@@ -125,7 +125,8 @@ def print_session(console: Console, now: Trial, before: Trial | None, cap: float
         moved = _moved_cost(now.cost_usd - before.cost_usd)
         parts[-1] += f" ({moved})" if moved else ""
     made_up = " (sandbox)" if now.endpoint == SANDBOX else ""
-    parts.append(f"in all {dollars(now.session_usd)} of ${cap:,.2f}{made_up}")
+    of_cap = f" of ${cap:,.2f}" if now.is_capped else ""
+    parts.append(f"in all {dollars(now.session_usd)}{of_cap}{made_up}")
     console.print()
     console.print(Text(" · ".join(parts), "bold"), soft_wrap=not console.is_terminal)
 

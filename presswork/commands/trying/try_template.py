@@ -1,7 +1,7 @@
 """Check the flags and the template of `presswork templates try`, quickly, so that mistakes are reported at once."""
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -45,7 +45,7 @@ def check_template(command: CommandContext, flags: TryFlags) -> AskedTrials:
     With --watch the template may have mistakes: the watch waits until they are corrected. Raises ParameterError,
     MissingKeyError, TemplateError, or ConfigurationError for an unknown template.
     """
-    to_try = _asked(flags)
+    sets = parse_sets(flags.sets)
     if flags.keys and flags.limit is not None:
         raise ParameterError("--limit chooses the first records, and --key names them. Give one of the two.")
     if flags.max_cost is not None and flags.max_cost <= 0:
@@ -66,18 +66,20 @@ def check_template(command: CommandContext, flags: TryFlags) -> AskedTrials:
             f"There is no API key. Set ANTHROPIC_API_KEY, or add --sandbox: `{free}` asks a local sandbox, which makes "
             "up its answers and bills nothing."
         )
-    return AskedTrials(flags, to_try)
+    return AskedTrials(flags, _asked(flags, sets, settings))
 
 
-def _asked(flags: TryFlags) -> Asked:
+def _asked(flags: TryFlags, sets: Mapping[str, str], settings: Settings) -> Asked:
+    # A cap of the installation is meant for runs of all records, so it can only lower that of trials.
+    of_installation = TRIAL_CAP_USD if settings.max_cost is None else min(settings.max_cost, TRIAL_CAP_USD)
     return Asked(
         template=flags.name,
         keys=tuple(dict.fromkeys(flags.keys or ())),
         limit=flags.limit or FIRST_RECORDS,
-        sets=parse_sets(flags.sets),
+        sets=sets,
         inputs_of=flags.run,
-        max_cost=TRIAL_CAP_USD if flags.max_cost is None else flags.max_cost,
-        keeps_cap=flags.max_cost is not None,
+        max_cost=of_installation if flags.max_cost is None else flags.max_cost,
+        keeps_cap=flags.max_cost is not None or settings.max_cost is not None,
         refresh=flags.refresh,
     )
 

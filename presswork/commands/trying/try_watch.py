@@ -58,6 +58,11 @@ class Watched:
         costs = (record.cost_usd for record in self.unfinished)
         return sum(filter(None, costs), self.before.session_usd if self.before else Decimal(0))
 
+    @property
+    def cap(self) -> float | None:
+        """The cap of all versions; None if costs are unknown, so that there is none."""
+        return None if self.before is not None and not self.before.is_capped else self.asked.to_try.max_cost
+
     def record_ended(self, record: TriedRecord) -> None:
         """Take a record as soon as its answer is there."""
         self.unfinished.append(record)
@@ -89,7 +94,7 @@ class WatchLines(Watched):
     def ended(self) -> None:
         """Print the last line."""
         told = {"versions": self.version, "requests": self.requests, "session_usd": self.spent_usd}
-        screen.print_json_line({"event": "ended", **told, "max_cost": self.asked.to_try.max_cost})
+        screen.print_json_line({"event": "ended", **told, "max_cost": self.cap})
 
     def _of_version(self, event: Version) -> dict[str, Any]:
         changes = changes_json(self.before, event.trial) if self.before is not None else []
@@ -153,7 +158,8 @@ class WatchScreen(Watched):
     def ended(self) -> None:
         """Print what all versions came to, and the commands that come next."""
         total = f"{counted(self.version, 'version')}, {counted(self.requests, 'request')}"
-        self._console.print(Text(f"\n{total}, ${self.spent_usd:,.4f} of ${self.asked.to_try.max_cost:,.2f}.", "bold"))
+        of_cap = "" if self.cap is None else f" of ${self.cap:,.2f}"
+        self._console.print(Text(f"\n{total}, ${self.spent_usd:,.4f}{of_cap}.", "bold"))
         if self.before is not None:
             screen.print_next(self._console, next_steps(self.before, self.asked))
 

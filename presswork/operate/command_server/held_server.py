@@ -155,13 +155,16 @@ def _opened(home: Path) -> Iterator[IO[bytes]]:
 
 def _find_or_start(plan: ServerPlan, file: IO[bytes], silent: ServerRecord | None) -> HeldServer:
     record = read_record(file)
-    if lock_now(file) or (record is not None and not record.process.is_alive and _is_released(file)):
+    if lock_now(file) or (record is not None and _has_ended(record, file)):
         _remove_free_use_files(plan.home)
         return _start(plan, file)
     if record is None:
         return _start_apart(plan, f"{plan.home / RECORD_FILE} is damaged. A server that it does not name still runs.")
     wanted = plan.server(record.port).environment(os.environ)
     reason = "does not answer" if record == silent else why_unusable(record, wanted)
+    if reason is not None and _has_ended(record, file):
+        # It was killed a moment ago, and ended while this command looked at it.
+        return _start(plan, file)
     if reason is None and (use := _shared(record.use_file(plan.home))):
         return HeldServer(plan, record, use)
     # It is ending already, or nobody uses it.
@@ -171,6 +174,10 @@ def _find_or_start(plan: ServerPlan, file: IO[bytes], silent: ServerRecord | Non
             return _start(plan, file, reason and f"Prefect's server that stayed {reason}. It was replaced.")
     found = f"Prefect's server that stayed (process {record.process.pid})"
     return _start_apart(plan, f"{found} {reason or 'does not end'}.")
+
+
+def _has_ended(record: ServerRecord, file: IO[bytes]) -> bool:
+    return not record.process.is_alive and _is_released(file)
 
 
 def _is_released(file: IO[bytes]) -> bool:
