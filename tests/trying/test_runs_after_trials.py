@@ -86,7 +86,8 @@ async def test_trial_leaves_forgotten_spools_to_the_next_run(shop: Workshop) -> 
     forgotten = load_settings().spool_folder / "forgotten"
     forgotten.mkdir(parents=True)
     (forgotten / "presswork-process").write_text("elsewhere/1/1")
-    os.utime(forgotten, (1, 1))
+    for path in (forgotten / "presswork-process", forgotten):
+        os.utime(path, (1, 1))
     await tried()
     assert forgotten.exists()
     await shop.run()
