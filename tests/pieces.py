@@ -285,7 +285,7 @@ class OpenGate:
         self.was_told = asyncio.Event()
 
     @asynccontextmanager
-    async def reserve(self, prompt: Prompt, max_tokens: int) -> AsyncIterator[Decimal]:
+    async def reserve(self, prompt: Prompt, max_tokens: int, added_tokens: int) -> AsyncIterator[Decimal]:
         yield self.likely
 
     @asynccontextmanager

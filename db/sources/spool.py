@@ -122,11 +122,11 @@ class Spool:
             self._database.close()
             raise
 
-    def pages(self, size: int) -> Iterator[list[Record | Unreadable]]:
-        """Yield the records in the select's order, `size` at a time. Raises SpoolError."""
-        after = 0
-        while rows := self._read(f"{_RECORDS} WHERE position > ? ORDER BY position LIMIT ?", after, size):
-            after = rows[-1][0]
+    def pages(self, size: int, first: int | None = None) -> Iterator[list[Record | Unreadable]]:
+        """Yield the records in the select's order, `size` at a time, at first `first` of them. Raises SpoolError."""
+        after, limit = 0, first or size
+        while rows := self._read(f"{_RECORDS} WHERE position > ? ORDER BY position LIMIT ?", after, limit):
+            after, limit = rows[-1][0], size
             yield [_record(*row) for row in rows]
 
     def keys(self, size: int) -> Iterator[list[str]]:

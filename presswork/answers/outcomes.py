@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from db import words
-from presswork.catalog import find_model, is_other_model, plain_model_name
+from presswork.catalog import estimate_tokens, find_model, is_other_model, plain_model_name
 from presswork.claude.answers import Answer, cleaned
 from presswork.output_classes.validate import Content, Fault, validate_answer
 from presswork.prompts.render import Prompt, request_body
@@ -125,6 +125,12 @@ class Asking:
         """Build the next request's body."""
         changed = {"max_tokens": self.max_tokens, "messages": [*self.prompt.messages, *self.turns]}
         return request_body(self.prompt) | changed
+
+    @property
+    def added_tokens(self) -> int:
+        """The approximate tokens of the turns that the next request has more than the rendered prompt."""
+        characters = sum(len(turn["content"]) for turn in self.turns)
+        return estimate_tokens(characters, find_model(self.prompt.model)) if characters else 0
 
     def changes(self) -> dict[str, Any] | None:
         """Return how the next request differs from the rendered prompt, or None."""

@@ -87,8 +87,13 @@ class Pass(Protocol):
 class Gate(Protocol):
     """Decides when a request may be sent. If the run was stopped, both methods raise the error that stopped it."""
 
-    def reserve(self, prompt: Prompt, max_tokens: int) -> AbstractAsyncContextManager[Decimal | None]:
-        """Wait until a request's likely cost fits under the cap, and reserve it. None if its price is not known."""
+    def reserve(
+        self, prompt: Prompt, max_tokens: int, added_tokens: int
+    ) -> AbstractAsyncContextManager[Decimal | None]:
+        """Wait until a request's likely cost fits under the cap, and reserve it. None if its price is not known.
+
+        `added_tokens` are those that a repair sends in addition to the prompt.
+        """
 
     def enter(self, prompt: Prompt, max_tokens: int, likely: Decimal | None) -> AbstractAsyncContextManager[Pass]:
         """Wait for a place among the requests in flight. Leaving the context releases it."""
@@ -161,7 +166,7 @@ async def _ask_with_retries(asking: Asking, ask: Ask, gate: Gate, journal: Journ
 
 async def _ask_once(asking: Asking, ask: Ask, gate: Gate, journal: Journal) -> _Answered:
     # Reserved before the attempt is stored: after a crash, every stored attempt counts under the cap, sent or not.
-    async with gate.reserve(asking.prompt, asking.max_tokens) as likely:
+    async with gate.reserve(asking.prompt, asking.max_tokens, asking.added_tokens) as likely:
         asking.ordinal += 1
         attempt_id = await journal.open(Opened(asking.ordinal, asking.kind, asking.changes(), likely))
         sent: float | None = None

@@ -119,7 +119,7 @@ class Pace:
             return self.stopped is None
 
     @asynccontextmanager
-    async def reserve(self, prompt: Prompt, max_tokens: int) -> AsyncIterator[Decimal | None]:
+    async def reserve(self, prompt: Prompt, max_tokens: int, added_tokens: int = 0) -> AsyncIterator[Decimal | None]:
         """Reserve a request's likely cost under the cap while the context is open; wait until it fits."""
         # The requests that wait for the probe may hold all the room that the probe needs.
         is_probe = self.breaker(_step_of(prompt)).is_probe(prompt.hash)
@@ -129,7 +129,7 @@ class Pace:
             try:
                 likely = await self.spending.reserve(
                     prompt.model,
-                    lambda: self.estimates[_step_of(prompt)].likely_cost(prompt, max_tokens),
+                    lambda: self.estimates[_step_of(prompt)].likely_cost(prompt, max_tokens, added_tokens),
                     lambda: self.stopped is not None,
                 )
             except (CostCapError, UntoldCostError) as reached:

@@ -46,8 +46,11 @@ class Estimate:
         output = float(max_tokens) if self.output_tokens is None else min(self.output_tokens, float(max_tokens))
         return Need(1.0, prompt.estimated_tokens * self.input_ratio, output)
 
-    def likely_cost(self, prompt: Prompt, max_tokens: int) -> Decimal | None:
-        """What a request will probably cost, to the ledger's decimals; None if the model's price is unknown."""
+    def likely_cost(self, prompt: Prompt, max_tokens: int, added_tokens: int = 0) -> Decimal | None:
+        """What a request will probably cost, to the ledger's decimals; None if the model's price is unknown.
+
+        A repair sends `added_tokens` more: the answer that can't be used, and why.
+        """
         cost = self.cost_usd
         if cost is None:
             output = max_tokens if self.output_tokens is None else round(min(self.output_tokens, max_tokens))
@@ -56,6 +59,8 @@ class Estimate:
             writes = counted if prompt.brief.caching in {Caching.UNSURE, Caching.ON} else 0
             used = Usage(counted - writes, cache_creation_5m_tokens=writes, output_tokens=output)
             cost = cost_of(prompt.model, used, now().date())
+        more = cost_of(prompt.model, Usage(added_tokens), now().date()) if added_tokens else None
+        cost = cost + more if cost is not None and more is not None else cost
         is_mean = self.output_tokens is not None or self.cost_usd is not None
         return None if cost is None else (cost * (LIKELY if is_mean else 1)).quantize(DECIMALS)
 

@@ -569,3 +569,11 @@ def test_two_runs_at_once_have_separate_files(shop: Engine, tmp_path: Path, mine
         second.add([Unreadable("2", "")])
     assert (keys(mine.open("a")), keys(other.open("a"))) == (["1"], ["2"])
     other.close()
+
+
+def test_first_page_may_be_smaller_and_no_record_is_lost(items: Engine, mine: RunSpools) -> None:
+    found = spooled(items, mine, query("SELECT id, name FROM items"))
+    pages = list(found.pages(3, first=2))
+
+    assert [len(page) for page in pages][:2] == [2, 3]
+    assert [record.key for page in pages for record in page] == keys(found)

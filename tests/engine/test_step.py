@@ -136,7 +136,7 @@ class OpenGate:
         self._breaker = Breaker("note")
 
     @asynccontextmanager
-    async def reserve(self, _prompt: Prompt, _max_tokens: int) -> AsyncIterator[Decimal | None]:
+    async def reserve(self, _prompt: Prompt, _max_tokens: int, _added_tokens: int) -> AsyncIterator[Decimal | None]:
         if self.stopped is not None:
             raise self.stopped
         yield None

@@ -238,6 +238,14 @@ def test_likely_cost_is_a_quarter_over_the_mean_and_at_first_all_of_max_tokens(
     assert likely <= found <= likely + usd("0.0025")
 
 
+def test_repair_is_likely_to_cost_what_it_sends_more(prompt: Prompt) -> None:
+    known = Estimate(output_tokens=100, cost_usd=usd("0.002"))
+    first, repair = known.likely_cost(prompt, 1000), known.likely_cost(prompt, 1000, 400)
+    assert first is not None
+    assert repair is not None
+    assert repair - first == usd("0.0012") * usd("1.25")  # $3 a million
+
+
 # At the gate
 
 

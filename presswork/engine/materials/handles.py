@@ -30,6 +30,7 @@ from presswork.output_classes.validate import OutputClass
 P = ParamSpec("P")
 T = TypeVar("T")
 PAGE = 1000  # records read, rendered and looked up at a time
+FIRST_PAGE = 200  # fewer at first, so that the first requests wait less; enough for two chunks
 _log = logging.getLogger("prefect.presswork")
 
 
@@ -96,7 +97,7 @@ class Selected:
 
     async def pages(self, needs: frozenset[str]) -> AsyncIterator[list[Material]]:
         """Yield pages of records in the select's order."""
-        pages = (await self.check()).pages(PAGE)
+        pages = (await self.check()).pages(PAGE, FIRST_PAGE)
         async for page in _ahead(self.read, pages):
             yield [material_of(record) for record in page]
 
