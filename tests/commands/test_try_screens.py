@@ -296,12 +296,16 @@ def test_session_says_what_is_left_of_the_cap() -> None:
     now = trial(record({"t": 1}), cost_usd=Decimal("0.0050"))
 
     assert "out, $0.0050 (+$0.0008) · in all $0.0126 of $1.00" in seen(print_session, now, trial(record()), 1.0)
+    assert " of $0.019" in seen(print_session, now, trial(record()), 0.019)
     assert seen(print_session, replace(now, is_capped=False), None, 1.0).endswith("in all $0.0126")
 
 
 def test_line_says_what_is_waited_for() -> None:
     line = TrialLine()
     line.ask(3)
+    line.follow(lambda: "reading the records")
+    assert line.words().startswith("reading the records, ")
+    line.follow(lambda: None)
     line.one_ended("1")
     assert line.words().startswith("asking about 3 records: 2 to come")
     for _record in range(4):
@@ -311,7 +315,9 @@ def test_line_says_what_is_waited_for() -> None:
     line.one_ended("1")
     assert line.words().startswith(f"asking about {HARMLESS}: 1 to come")
     line.opened(Progress("run", "notes", "sandbox", is_stopping=lambda: True))
-    assert line.words().startswith("Stopping: waiting for the requests in flight.")
+    assert line.words() == "Stopping."
+    line.opened(Progress("run", "notes", "sandbox", is_stopping=lambda: True, in_flight=lambda: 2))
+    assert line.words() == "Stopping: waiting for 2 answers. Ctrl-C again gives them up."
     line.watch(["notes.md.j2", HOSTILE])
     assert line.words() == f"Waiting for a save of notes.md.j2, {HARMLESS}. Ctrl-C ends."
     assert "and 2 more." in waiting_in_words(list("abcdef"))

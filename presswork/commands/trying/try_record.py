@@ -64,7 +64,8 @@ def headline(record: TriedRecord, moved: str = "") -> Text:
         ending_of(record),
         *figures_of(record),
         *([moved] if moved else []),
-        f"show {screen.short(record.generation_id)}",
+        # Of a record that was skipped, there is nothing more to show.
+        *([f"show {screen.short(record.generation_id)}"] if record.status != SKIPPED else []),
     ]
     made = Text.assemble((f"{mark} ", style), (visible(record.key), "bold"), "  ", (parts[0], style))
     return made.append(f" · {' · '.join(parts[1:])}", "dim")
@@ -83,7 +84,7 @@ def ending_of(record: TriedRecord) -> str:
 
 
 def figures_of(record: TriedRecord) -> list[str]:
-    """Say how long a record's requests took, and their tokens and cost; of an answer from the ledger, what it took."""
+    """Say how long a record took, with its tokens and cost; of an answer from the ledger, what it took."""
     if record.is_cached:
         took = record.answer_tokens
         return [f"nothing sent; it took {tokens_in_words(took)}, {cost_in_words(record.answer_usd)}"]
@@ -91,7 +92,11 @@ def figures_of(record: TriedRecord) -> list[str]:
         return ["nothing sent"]
     several = [counted(record.requests, "request")] if record.requests > 1 else []
     cost = cost_in_words(record.cost_usd)
-    return [duration(record.latency_ms / 1000), *several, f"{tokens_in_words(record.tokens)}, {cost}"]
+    return [
+        duration(max(record.latency_ms, record.elapsed_ms) / 1000),
+        *several,
+        f"{tokens_in_words(record.tokens)}, {cost}",
+    ]
 
 
 def tokens_in_words(used: TokenCounts) -> str:

@@ -18,6 +18,7 @@ from presswork.commands.trying.try_fields import MOST_FIELDS, WHOLE, answer_rows
 from presswork.commands.trying.try_json import changes_json, trial_json
 from presswork.commands.trying.try_line import live_line
 from presswork.commands.trying.try_record import cost_in_words, ending_of, figures_of
+from presswork.commands.trying.try_stop import stopped_as_trial
 from presswork.commands.trying.try_template import AskedTrials
 from presswork.commands.trying.try_totals import exit_status, print_warnings
 from presswork.differences.json_differences import compare_values
@@ -44,16 +45,21 @@ async def compare_versions(command: CommandContext, asked: AskedTrials, against:
         version = _opened_version(stack, command.settings, asked, against)
         line, _console = stack.enter_context(live_line(say=not command.as_json))
         line.ask(2 * asked.most_records)
+        told: list[TriedRecord] = []
 
         def tell(record: TriedRecord) -> None:
             line.one_ended(record.key)
+            told.append(record)
 
-        async with TrySession(command.settings) as session:
+        session = TrySession(command.settings)
+        line.follow(lambda: session.doing)
+        async with session:
+            stack.enter_context(stopped_as_trial(session, told))
             new = await session.run(asked.to_try, on_record=tell)
             old = await session.run(version.fitted(asked.to_try), templates_dir=version.folder, on_record=tell)
     command.run_id = new.run_id
-    told = {"label": version.label, "note": version.note}
-    answer = {"against": told, "old": trial_json(old), "new": trial_json(new), "changes": changes_json(old, new)}
+    other = {"label": version.label, "note": version.note}
+    answer = {"against": other, "old": trial_json(old), "new": trial_json(new), "changes": changes_json(old, new)}
     # The cap is that of both.
     whole = replace(new, stopped=new.stopped or old.stopped)
     command.answer(answer, lambda console: print_sides(console, old, whole, version))
