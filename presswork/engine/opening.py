@@ -61,7 +61,8 @@ async def open_hosted_run(
             raise await host.nothing_to_do(str(error)) from None
         stopper = run.context.stopper
         stack.callback(run.selects.spooling.spools.close)
-        await asyncio.to_thread(sweep, settings.spool_folder)
+        if not host.leaves_upkeep:
+            await asyncio.to_thread(sweep, settings.spool_folder)
         announce(run.context.progress)
         _log_opening(run)
         await stack.enter_async_context(host.shown(run.context.progress, options.helper))
@@ -247,8 +248,7 @@ async def _close(run: Run, status: RunStatus) -> None:
     writer, lease = run.ledger.writer, run.ledger.lease
     host, log = run.host, run.host.log
     try:
-        # The last settled attempts may not be committed yet. An attempt that is open when a run closes counts as not
-        # sent.
+        # Settled attempts may not be committed yet. One that is open when a run closes counts as not sent.
         with suppress(LedgerAwayError):
             await writer.committed()
         if run.suspended is not None:
@@ -276,7 +276,7 @@ async def _close(run: Run, status: RunStatus) -> None:
         if lease.superseded_by is None:
             audit_url = run.context.settings.audit_url
             await host.publish(summary, run.ledger.engine.url, run.selects.read_from, audit_url)
-        if status != CANCELLED:
+        if status != CANCELLED and not host.leaves_upkeep:
             await run.ledger.index_words()
     except (DatabaseError, LedgerAwayError, StoppedError, OSError) as error:
         log.warning("Could not write how the run ended: %s.", type(error).__name__)

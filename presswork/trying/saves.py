@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from db.database_errors import SourceError
+from db.words import CONNECT
 from presswork.errors import (
     CallError,
     ConfigurationError,
@@ -89,8 +90,9 @@ async def watch_saves(
 ) -> AsyncGenerator[WatchEvent, None]:
     """Ask now and at each save, until the cap is reached; a version's events are Started, its outcome and Waiting.
 
-    `ask` makes the trial of the template as it is now; the template's output class is loaded again before. Whatever
-    no save can repair, such as a missing key, ends the watch with its error. Close the generator with `aclosing`.
+    `ask` makes the trial of the template as it is now; the template's output class is loaded again before. A save
+    without a change asks only if the version before could not be asked. Whatever no save can repair, such as a missing
+    key, ends the watch with its error. Close the generator with `aclosing`.
     """
     modules, version = _LoadedModules(), 0
     changed: tuple[str, ...] = ()
@@ -110,12 +112,14 @@ async def watch_saves(
         changed, at_start = (), seen
         while not changed:
             later = await next_save(seen)
-            changed = _named(files, changed_between(seen, later))
+            saved = [path for path in seen if later[path] != seen[path]]
+            # What kept a version from being asked may have passed, such as an outage of the endpoint.
+            changed = _named(files, saved if isinstance(outcome, Broken) else changed_between(seen, later))
             if gone := _gone(folder, template, at_start, later):
                 yield Gone(gone)
                 changed = ()
             elif not changed:
-                yield Unchanged(_named(files, [path for path in seen if later[path] != seen[path]]))
+                yield Unchanged(_named(files, saved))
             seen = later
 
 
@@ -129,14 +133,21 @@ async def _outcome(folder: Path, template: str, version: int, ask: Callable[[], 
 
 
 def _is_beyond_saves(error: Exception) -> bool:
-    """Return whether no save of a file can help: the key, the account or the endpoint is wrong, or someone stopped."""
+    """Return whether no save can help: the key or the account is wrong, or someone stopped."""
     if isinstance(error, CallError):
         return isinstance(error, StoppedError) or error.http_status in _KEY_STATUSES
-    return isinstance(error, MissingKeyError | EndpointError)
+    return isinstance(error, MissingKeyError)
+
+
+def _is_outage(error: Exception) -> bool:
+    """Return whether the endpoint can't be reached: later it passes, but at the start its URL may be wrong."""
+    return isinstance(error, EndpointError) or (isinstance(error, CallError) and error.kind == CONNECT)
 
 
 def _is_wrong_call(error: Exception, folder: Path, template: str) -> bool:
-    """Return whether the first trial failed for its arguments, such as an unknown key, and not for a broken file."""
+    """Return whether the first trial failed for its arguments or the endpoint's URL, and not for a broken file."""
+    if _is_outage(error):
+        return True
     in_a_file = isinstance(error, TemplateError | OutputClassError) and template in list_templates(folder)
     return isinstance(error, ConfigurationError) and not in_a_file
 
@@ -147,7 +158,8 @@ def _mistakes(folder: Path, template: str, error: Exception) -> list[Finding]:
     if isinstance(error, TemplateError | OutputClassError):
         found = errors_that_stop(lint_template(folder, template))
     code = type(error).__name__.removesuffix("Error").lower()
-    return found or [Finding(template + SUFFIX, None, "error", code, str(error))]
+    remedy = " Save again to ask again." if _is_outage(error) else ""
+    return found or [Finding(template + SUFFIX, None, "error", code, f"{error}{remedy}")]
 
 
 def _collect_garbage(version: int) -> None:

@@ -10,6 +10,7 @@ import pytest
 
 from db.ledger.rows import TemplateRow
 from db.ledger.writing import add_templates
+from db.words import TRY
 from tests.commands.conftest import Desk, call
 from tests.db.rows import DAY, Book, sha
 
@@ -84,6 +85,24 @@ def test_versions_of_a_template_are_compared(desk: Desk) -> None:
     first, unknown = call("diff", old, "--of", "template"), call("diff", "ffff", "--of", "template")
     assert (first.exit_code, "is the first version of 'notes'" in first.stderr) == (2, True)
     assert (unknown.exit_code, old[:12] in unknown.stderr) == (2, True)
+
+
+@pytest.mark.parametrize("is_closed", [True, False])
+def test_version_that_was_only_tried_is_no_earlier_version(desk: Desk, *, is_closed: bool) -> None:
+    used, tried, kept, last = (add_version(desk, f"Write {day}.", day) for day in range(4))
+    with desk.opened() as ledger:
+        trial, run = Book(ledger, trigger=TRY), Book(ledger)
+        for version in (tried, kept):
+            trial.add(version, step="notes", prompt=version, template_hash=version)
+        run.add("a", step="notes", prompt="b", template_hash=kept)
+        for book in (trial, run) if is_closed else ():
+            book.close()
+
+    def before(version: str) -> str:
+        return str(json.loads(call("diff", version, "--of", "template", "--json").stdout)["a"]["hash"])
+
+    # What a run used after its trial counts.
+    assert [before(kept), before(last), before(tried)] == [used, kept, used]
 
 
 def test_hostile_texts_are_text(desk: Desk) -> None:

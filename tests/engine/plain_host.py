@@ -54,6 +54,7 @@ class PlainHost:
 
     can_end_process = True
     also_shown = ""
+    leaves_upkeep = False
 
     def __init__(self, flow: Flow[Any, Any], parameters: Mapping[str, Any], flow_run_id: str) -> None:
         log = RunLog()

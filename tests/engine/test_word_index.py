@@ -8,6 +8,9 @@ import pytest
 
 from db.search.index_places import opened_index, side_file
 from db.search.indexing import index_all
+from presswork.settings import load_settings
+from presswork.trying.sessions import TrySession
+from presswork.trying.trials import Asked
 from tests.engine.workshop import Workshop
 
 
@@ -30,6 +33,18 @@ async def test_run_is_indexed_when_it_closes(workshop_on_each: Workshop) -> None
     await workshop.run()
 
     assert (before, indexed(workshop)) == ((3, 0), (7, 0))
+
+
+async def test_trial_leaves_its_words_to_the_next_run(workshop: Workshop) -> None:
+    workshop.template()
+    workshop.numbered(3)
+    index_all(workshop.ledger)
+    async with TrySession(load_settings()) as session:
+        await session.run(Asked("note"))
+    before = indexed(workshop)
+    await workshop.run()
+
+    assert (before, indexed(workshop)) == ((0, 1), (3, 0))
 
 
 async def test_index_that_fails_is_only_noted(workshop: Workshop, caplog: pytest.LogCaptureFixture) -> None:

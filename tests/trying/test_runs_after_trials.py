@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from typing import Any
 
 import pytest
@@ -79,6 +80,18 @@ async def test_trial_that_asks_again_changes_no_content(shop: Workshop) -> None:
     await tried(refresh=True)
     run = await shop.run()
     assert (shop.requests, run.cached, shop.written(run.run_id), shop.outputs("note")) == (6, 3, {}, before)
+
+
+async def test_trial_leaves_forgotten_spools_to_the_next_run(shop: Workshop) -> None:
+    forgotten = load_settings().spool_folder / "forgotten"
+    forgotten.mkdir(parents=True)
+    (forgotten / "presswork-process").write_text("elsewhere/1/1")
+    for path in (forgotten / "presswork-process", forgotten):
+        os.utime(path, (1, 1))
+    await tried()
+    assert forgotten.exists()
+    await shop.run()
+    assert not forgotten.exists()
 
 
 async def test_trial_and_run_at_once_pay_once(shop: Workshop) -> None:

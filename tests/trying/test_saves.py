@@ -13,6 +13,7 @@ from typing import TypeVar
 import pytest
 
 from db.database_errors import LedgerUnreachableError, SelectError
+from db.words import CONNECT
 from presswork.errors import (
     ConfigurationError,
     EndpointError,
@@ -303,7 +304,6 @@ async def test_select_that_fails_waits_for_a_save(desk: Desk) -> None:
     "error",
     [
         MissingKeyError(),
-        EndpointError("another endpoint"),
         StoppingCallError("the key is refused", http_status=401),
         LedgerUnreachableError("gone"),
         StoppedError(),
@@ -335,6 +335,28 @@ async def test_wrong_argument_ends_the_watch_only_at_its_start(desk: Desk, error
         await watched.next(Version)
 
     assert [mistake.message for mistake in broken.mistakes] == [str(error)]
+
+
+@pytest.mark.parametrize(
+    "error", [EndpointError("It can't be reached."), StoppingCallError("It can't be reached.", kind=CONNECT)]
+)
+async def test_outage_ends_the_watch_only_at_its_start_and_any_save_asks_again(desk: Desk, error: Exception) -> None:
+    desk.failing = [error]
+    async with desk.watched() as watched:
+        with pytest.raises(type(error)):
+            await watched.next(Version)
+    async with desk.watched() as watched:
+        await watched.version()
+        desk.failing = [error]
+        desk.save(NOTE.format(text="two"))
+        broken = await watched.next(Broken)
+        await watched.next(Waiting)
+        desk.touch()
+        version = await watched.next(Version)
+
+    assert [mistake.message for mistake in broken.mistakes] == ["It can't be reached. Save again to ask again."]
+    assert version.version == 3
+    assert not [event for event in watched.seen if isinstance(event, Unchanged)]
 
 
 @pytest.mark.parametrize(

@@ -6,8 +6,13 @@ import asyncio
 import sys
 from collections.abc import AsyncIterator
 from contextlib import aclosing, asynccontextmanager
+from unittest.mock import AsyncMock
+
+import pytest
 
 import flows
+from presswork.claude.client import Client
+from presswork.errors import EndpointError
 from presswork.settings import load_settings
 from presswork.trying.saves import Broken, Capped, Version, WatchEvent, watch_saves
 from presswork.trying.sessions import TrySession
@@ -87,6 +92,28 @@ async def test_select_that_fails_sends_nothing_until_it_is_repaired(workshop: Wo
     assert isinstance(broken, Broken)
     assert "no such table: itemz" in str(broken.mistakes[0])
     assert trial.requests == 3
+
+
+async def test_endpoint_that_can_not_be_reached_is_asked_again_at_the_next_save(
+    workshop: Workshop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    workshop.numbered(1)
+    await workshop.run()
+    monkeypatch.setenv("PRESSWORK_ENDPOINT", "sandbox")
+    identify = AsyncMock(side_effect=EndpointError("It can't be reached."))
+    async with watched(workshop, Asked("note")) as events:
+        # What the ledger has needs no endpoint.
+        assert (await version(events)).requests == 0
+        with monkeypatch.context() as outage:
+            outage.setattr(Client, "identify", identify)
+            save(workshop, ("A line", "Another"))
+            broken = [event async for event in _until_broken(events)][-1]
+        (workshop.templates / "note.md.j2").touch()
+        trial = await version(events)
+
+    assert isinstance(broken, Broken)
+    assert "It can't be reached. Save again to ask again." in str(broken.mistakes[0])
+    assert trial.requests == 1
 
 
 async def _until_broken(events: AsyncIterator[WatchEvent]) -> AsyncIterator[WatchEvent]:

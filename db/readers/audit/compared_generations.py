@@ -8,6 +8,7 @@ from typing import Any, Literal
 import orjson
 from sqlalchemy import Engine, func, select
 
+from db.readers.audit.template_versions import only_tried
 from db.readers.runs import find_id
 from db.readers.stored_generations import read_request
 from db.session import rows_of
@@ -106,11 +107,15 @@ def read_template_sources(engine: Engine, version: str, name: str | None = None)
 
 
 def find_previous_version(engine: Engine, version: TemplateSources) -> str | None:
-    """Return the version of a template that was first seen before this one; None if it is the first."""
+    """Return the version of a template that was first seen before this one; None if it is the first.
+
+    Versions that were only tried are left out, also before one that was only tried.
+    """
     t = StoredTemplate
     older = select(t.hash).where(t.name == version.name, t.first_seen_at < version.first_seen_at)
-    found = rows_of(engine, older.order_by(t.first_seen_at.desc()).limit(1))
-    return str(found[0][0]) if found else None
+    tried = only_tried(engine, version.name)
+    hashes = (str(row.hash) for row in rows_of(engine, older.order_by(t.first_seen_at.desc())))
+    return next((each for each in hashes if each not in tried), None)
 
 
 def _read_answer(engine: Engine, generation_id: str, written_by: str) -> tuple[bool, Any]:

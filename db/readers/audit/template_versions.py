@@ -167,6 +167,11 @@ def _recency(version: TemplateVersion) -> tuple[str, datetime, str]:
     return version.use.last_run_id or "", version.first_seen_at or _LONG_AGO, version.hash
 
 
+def only_tried(engine: Engine, name: str) -> set[str]:
+    """Return the hashes of the versions of a template that trials used, and no other run, open ones included."""
+    return {row.template_hash for row in _outcomes(engine, Filter(step=name)) if not row.runs}
+
+
 def chosen_version(versions: Sequence[TemplateVersion], beginning: str) -> TemplateVersion:
     """Return the version whose hash begins so. Raises FilterError if there is none or several."""
     fitting = [version for version in versions if version.hash.startswith(beginning.lower())]

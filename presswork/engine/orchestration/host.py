@@ -138,6 +138,8 @@ class Host(Protocol):
 
     log: Log
     """The run's log."""
+    leaves_upkeep: bool
+    """Whether the run neither sweeps spools nor indexes words, which other runs do, because a person waits for it."""
     also_shown: str
     """Where people find the summary besides the ledger, to be appended to a line of the log; may be empty."""
 

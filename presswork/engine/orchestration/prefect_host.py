@@ -48,6 +48,7 @@ UNAVAILABLE = (HTTPError, PrefectException, OSError)
 class PrefectHost:
     """Implements presswork.engine.orchestration.host.Host for the current flow run."""
 
+    leaves_upkeep = False
     also_shown = f", or the artifact {SUMMARY_KEY}"
 
     def __init__(self) -> None:

@@ -37,6 +37,7 @@ class TryHost:
     parameters: dict[str, Any]
     log: Log = _log
     also_shown = ""
+    leaves_upkeep = True
     can_end_process = False
 
     async def origin(self, flow: str | None, settings: Settings) -> RunOrigin:
