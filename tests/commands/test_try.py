@@ -151,6 +151,8 @@ def test_key_that_is_not_unique_is_not_tried(desk: Desk, flags: tuple[str, ...])
         (("notes", "--max-cost", "0"), "--max-cost takes more than 0"),
         (("notes", "--set", "x=1"), "has no parameter 'x'"),
         (("none",), "finds no records"),
+        (("notes", "--against", ""), "--against takes the hash of a version"),
+        (("notes", "--against", "git:"), "such as git:HEAD"),
         (("notes", "--against", "abc"), "There is no ledger yet"),
     ],
 )

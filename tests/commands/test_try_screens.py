@@ -108,6 +108,39 @@ def test_answer_that_is_no_content_is_shown_with_the_fault_of_each_field() -> No
     assert text.endswith("  It is invalid.")
 
 
+def test_fault_that_is_shown_at_its_field_is_not_said_again() -> None:
+    faults = (Fault("title", "too long"), Fault("", "no sense"))
+    error = "title: too long; no sense. It is not retried."
+    text = seen(print_record, record(raw='{"title": "One"}', faults=faults, error=error))
+
+    assert text.count("too long") == text.count("no sense") == 1
+    assert text.endswith("\n  It is not retried.")
+    assert "too long; no sense" in seen(print_record, record(raw=None, faults=faults, error=error))
+
+
+@pytest.mark.parametrize(
+    ("key", "shown"),
+    [("", '""'), ("a ", '"a "'), ("a\nb", '"a␊b"'), ("a b|\u202e", "a b|⟨U+202E⟩"), ("ä b", "ä b")],
+)
+def test_key_that_would_not_be_seen_is_quoted(key: str, shown: str) -> None:
+    made, line = record({"t": 1}, key=key), TrialLine()
+    line.ask(1, [key])
+
+    assert f"✔ {shown}  valid" in seen(print_record, made)
+    assert f"\n{shown}\n" in seen(
+        print_sides, trial(made), trial(made), OpenedVersion(Path(), "a", "sha", frozenset()), width=160, terminal=True
+    )
+    assert f"  prompt of {shown}\n" in seen(print_prompt_change, made, replace(made, prompt="x"))
+    assert line.words().startswith(f"asking about {shown}:")
+
+
+def test_commands_of_a_narrow_terminal_are_not_cut() -> None:
+    text = seen(print_totals, trial(record({"t": 1})), ASKED, width=40, terminal=True)
+
+    assert re.search(r"\bshow a123456789ab *\n", text)
+    assert "\n      an answer whole" in text
+
+
 @pytest.mark.parametrize("raw", ["Sorry, I can't.", '["a"', "[" * 100_000, '"\\ud800"', "{}"])
 def test_answer_of_any_kind_is_shown_as_it_came(raw: str) -> None:
     text = seen(print_record, record(raw=raw, faults=(Fault("", "It is no object"),)))

@@ -10,7 +10,14 @@ from rich.text import Text
 
 from db.words import SANDBOX
 from presswork.commands.trying.try_fields import WHOLE, FieldRow, clipped, print_block, print_rows
-from presswork.commands.trying.try_record import cost_in_words, headline, in_words, print_answer, tokens_in_words
+from presswork.commands.trying.try_record import (
+    cost_in_words,
+    headline,
+    in_words,
+    key_in_words,
+    print_answer,
+    tokens_in_words,
+)
 from presswork.differences.json_differences import compare_values
 from presswork.differences.text_differences import compare_texts
 from presswork.escaping import visible
@@ -52,7 +59,7 @@ def _seen(record: TriedRecord) -> tuple[object, ...]:
 
 def texts_read(record: TriedRecord) -> dict[str, str]:
     """Return all that Claude reads about a record, and the settings of the request, by what it is."""
-    texts = {"system": record.system, f"prompt of {record.key}": record.prompt}
+    texts = {"system": record.system, f"prompt of {key_in_words(record.key)}": record.prompt}
     if (sent := record.sent) is not None:
         texts["examples"] = "\n\n".join(f"{said.role}: {said.text}" for said in sent.examples)
         texts[SCHEMA] = sent.schema

@@ -12,6 +12,7 @@ from rich.live import Live
 from rich.spinner import Spinner
 from rich.text import Text
 
+from presswork.commands.trying.try_record import key_in_words
 from presswork.escaping import visible
 from presswork.report.amounts import counted
 from presswork.report.progress import Progress, watch
@@ -67,7 +68,9 @@ class TrialLine:
             return f"{doing}, {seconds}"
         if self._left <= 0:
             return f"recording, {seconds}"
-        named = visible(screen.one_line(", ".join(self._keys), LONGEST_KEYS)) or counted(self._asked, "record")
+        named = screen.one_line(", ".join(map(key_in_words, self._keys)), LONGEST_KEYS) or counted(
+            self._asked, "record"
+        )
         return f"asking about {named}: {self._left:,} to come, {seconds}"
 
     def render(self) -> Spinner:

@@ -19,6 +19,8 @@ from presswork.trying.trials import TokenCounts, TriedRecord
 SYSTEM_LINES, PROMPT_LINES = 8, 16
 LONGEST_PROMPT = 2_000
 """Characters of a prompt that are printed; `templates show` prints all."""
+_KEY_MARKS = {ord("\n"): "␊", ord("\t"): "␉"}
+"""Marks as those of `visible`, for what it leaves as it is."""
 FROM_DATA = "cyan"
 
 
@@ -42,8 +44,14 @@ def print_answer(console: Console, record: TriedRecord) -> None:
         # Nothing else says why more than one request was made.
         for fault in record.faults:
             print_block(console, screen.data(f"repaired: {in_words(fault)}", "yellow"), indent=2)
-    elif record.error:
-        print_block(console, screen.data(record.error, "red"), indent=2)
+    elif why := _why_no_content(record, are_faults_shown=bool(rows)):
+        print_block(console, screen.data(why, "red"), indent=2)
+
+
+def _why_no_content(record: TriedRecord, *, are_faults_shown: bool) -> str:
+    """Say why there is no content, without the faults that are shown at their fields."""
+    faults = "; ".join(map(in_words, record.faults)) if are_faults_shown else ""
+    return (record.error or "").removeprefix(faults).lstrip(". ")
 
 
 def print_system(console: Console, record: TriedRecord) -> None:
@@ -67,8 +75,14 @@ def headline(record: TriedRecord, moved: str = "") -> Text:
         # Of a record that was skipped, there is nothing more to show.
         *([f"show {screen.short(record.generation_id)}"] if record.status != SKIPPED else []),
     ]
-    made = Text.assemble((f"{mark} ", style), (visible(record.key), "bold"), "  ", (parts[0], style))
+    made = Text.assemble((f"{mark} ", style), (key_in_words(record.key), "bold"), "  ", (parts[0], style))
     return made.append(f" · {' · '.join(parts[1:])}", "dim")
+
+
+def key_in_words(key: str) -> str:
+    """Write a key on one line: in quotes if it is empty, or has blanks or line ends that would not be seen."""
+    shown = visible(key).translate(_KEY_MARKS)
+    return shown if key and key == key.strip() and "\n" not in key and "\t" not in key else f'"{shown}"'
 
 
 def in_words(fault: Fault) -> str:

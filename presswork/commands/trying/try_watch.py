@@ -2,7 +2,7 @@
 
 import asyncio
 from contextlib import aclosing
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from datetime import datetime
 from typing import Any
 
@@ -167,7 +167,9 @@ class WatchScreen(Watched):
         of_cap = "" if self.cap is None else f" of {exact_dollars(self.cap)}"
         self._console.print(Text(f"\n{total}, {spent_in_words(self.session.spent)}{of_cap}.", "bold"))
         if self.before is not None:
-            screen.print_next(self._console, next_steps(self.before, self.asked))
+            # Of the newest version that has answers, also if it was stopped.
+            newest = replace(self.before, records=self.unfinished or self.before.records)
+            screen.print_next(self._console, next_steps(newest, self.asked))
 
     def _version(self, trial: Trial) -> None:
         if self._same:

@@ -57,7 +57,7 @@ class Stopper:
 
     def in_flight(self) -> int:
         """How many requests a stop waits for; may be read from another thread."""
-        return sum(pursuit.busy for pursuit in tuple(self._pursuits.values()))
+        return sum(pursuit.busy and not pursuit.ends_by_itself for pursuit in tuple(self._pursuits.values()))
 
     def close(self) -> None:
         """Cancel the timer."""
