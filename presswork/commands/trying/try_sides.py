@@ -17,13 +17,14 @@ from presswork.commands.trying.try_changes import AROUND, print_change, print_pr
 from presswork.commands.trying.try_fields import MOST_FIELDS, WHOLE, answer_rows, clipped, value_in_full, value_text
 from presswork.commands.trying.try_json import changes_json, trial_json
 from presswork.commands.trying.try_line import live_line
-from presswork.commands.trying.try_record import cost_in_words, ending_of, figures_of
+from presswork.commands.trying.try_record import cost_in_words, ending_of, figures_of, key_in_words
+from presswork.commands.trying.try_stop import stopped_as_trial
 from presswork.commands.trying.try_template import AskedTrials
 from presswork.commands.trying.try_totals import exit_status, print_warnings
 from presswork.differences.json_differences import compare_values
 from presswork.differences.operations import Operation
 from presswork.differences.text_differences import compare_texts
-from presswork.errors import ConfigurationError
+from presswork.errors import ConfigurationError, ParameterError
 from presswork.settings import Settings
 from presswork.terminal import screen
 from presswork.terminal.difference_view import in_one, is_plain, new_side, old_side
@@ -44,16 +45,21 @@ async def compare_versions(command: CommandContext, asked: AskedTrials, against:
         version = _opened_version(stack, command.settings, asked, against)
         line, _console = stack.enter_context(live_line(say=not command.as_json))
         line.ask(2 * asked.most_records)
+        told: list[TriedRecord] = []
 
         def tell(record: TriedRecord) -> None:
             line.one_ended(record.key)
+            told.append(record)
 
-        async with TrySession(command.settings) as session:
+        session = TrySession(command.settings)
+        line.follow(lambda: session.doing)
+        async with session:
+            stack.enter_context(stopped_as_trial(session, told))
             new = await session.run(asked.to_try, on_record=tell)
             old = await session.run(version.fitted(asked.to_try), templates_dir=version.folder, on_record=tell)
     command.run_id = new.run_id
-    told = {"label": version.label, "note": version.note}
-    answer = {"against": told, "old": trial_json(old), "new": trial_json(new), "changes": changes_json(old, new)}
+    other = {"label": version.label, "note": version.note}
+    answer = {"against": other, "old": trial_json(old), "new": trial_json(new), "changes": changes_json(old, new)}
     # The cap is that of both.
     whole = replace(new, stopped=new.stopped or old.stopped)
     command.answer(answer, lambda console: print_sides(console, old, whole, version))
@@ -62,6 +68,11 @@ async def compare_versions(command: CommandContext, asked: AskedTrials, against:
 
 def _opened_version(stack: ExitStack, settings: Settings, asked: AskedTrials, against: str) -> OpenedVersion:
     """Open a version of git, or one that a ledger has; the error of the last ledger lists the versions there are."""
+    if not against.removeprefix(GIT).strip():
+        raise ParameterError(
+            "--against takes the hash of a version, or its beginning, or git: and a revision, such as git:HEAD. "
+            f"`{screen.command(f'templates history {asked.flags.name}')}` lists the hashes."
+        )
     urls = [] if against.startswith(GIT) else ledger_urls(settings, sandbox=asked.flags.sandbox)
 
     def enter(url: str | None) -> OpenedVersion:
@@ -108,7 +119,7 @@ def _print_legend(console: Console, version: OpenedVersion) -> None:
 
 def _print_columns(console: Console, before: TriedRecord, now: TriedRecord, label: str) -> None:
     console.print()
-    console.print(screen.data(now.key, "bold"))
+    console.print(Text(key_in_words(now.key), "bold"))
     made = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), expand=True, header_style="dim")
     made.add_column("", style="cyan", max_width=24, overflow="fold")
     made.add_column(screen.data(label), ratio=1, overflow="fold")
