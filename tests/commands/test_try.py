@@ -125,6 +125,14 @@ def test_mistake_is_said_before_anything_is_sent(desk: Desk, arguments: tuple[st
     assert set(told) == {"error", "kind", "run_id"}
 
 
+def test_more_records_than_a_person_reads_are_refused(desk: Desk) -> None:
+    refused = call(*TRY, "notes", "--limit", "101")
+
+    assert (refused.exit_code, desk.sent()) == (2, 0)
+    assert "101 is not in the range 1<=x<=100" in refused.stderr
+    assert call(*TRY, "notes", "--limit", "100").exit_code == 0
+
+
 @pytest.mark.usefixtures("no_endpoint")
 def test_without_a_key_it_says_that_the_sandbox_is_possible() -> None:
     result = call(*TRY, "notes")
