@@ -4,7 +4,6 @@ A flow's templates are found by reading its source (flow_source.py). Importing i
 should be reported before that.
 """
 
-import difflib
 import importlib
 import inspect
 import typing
@@ -17,6 +16,7 @@ from pydantic import BaseModel, ValidationError
 from presswork.errors import ConfigurationError, ParameterError
 from presswork.options import RunOptions
 from presswork.prompts.flow_source import FLOWS, GENERIC, list_flows, read_flow
+from presswork.prompts.names import near_name
 from presswork.prompts.templates import list_templates, load_template
 from presswork.settings import Settings
 from presswork.terminal.endings import faults_of
@@ -55,11 +55,9 @@ def find_job(name: str, settings: Settings) -> Job:
     if name in known:
         return Job(name, "template", (name,), (name,))
     flows = list_flows(FLOWS)
-    near = difflib.get_close_matches(name.replace("-", "_"), [*flows, *known], n=1)
     raise UnknownJobError(
-        f"There is no flow or template {name!r}."
-        + (f" Did you mean {near[0]!r}?" if near else "")
-        + f" Available flows: {', '.join(flows) or 'none'}. Available templates: {', '.join(known) or 'none'}."
+        f"There is no flow or template {name!r}.{near_name(name, [*flows, *known])} "
+        f"Available flows: {', '.join(flows) or 'none'}. Available templates: {', '.join(known) or 'none'}."
     )
 
 

@@ -41,6 +41,9 @@ NO_ANSWER = (httpx2.HTTPError, httpx2.InvalidURL, ValueError, OSError, ImportErr
 ValueError: the URL or a proxy's is malformed. OSError: there is no certificate file. ImportError: a proxy is for SOCKS.
 """
 _POLL_S = 0.02
+# A server that stays needs neither the key nor passwords of databases. With PREFECT_API_URL, the UI would use that
+# server's API.
+_NOT_FOR_SERVERS = ("ANTHROPIC_", "PRESSWORK_AUDIT_", "PRESSWORK_DATABASE_", "PRESSWORK_SOURCE_", "PREFECT_API_URL")
 
 
 class ServerStartError(PressworkError):
@@ -66,9 +69,8 @@ class Server:
     mark: str = ""
 
     def environment(self, given: Mapping[str, str]) -> dict[str, str]:
-        """Return the environment with which it starts: the given one, and its own settings."""
-        # With this variable, the UI would use that server's API.
-        rest = {name: value for name, value in given.items() if name != "PREFECT_API_URL"}
+        """Return the environment with which it starts: what it may need of the given one, and its own settings."""
+        rest = {name: value for name, value in given.items() if not name.startswith(_NOT_FOR_SERVERS)}
         return {**rest, **TUNING, **QUIET, "PREFECT__SERVER_FINAL": "1", **self.settings}
 
     def start(self, given: Mapping[str, str], *inherited: int) -> subprocess.Popen[bytes]:

@@ -1,11 +1,14 @@
-"""Check that Prefect accepts a template's name: a template that selects its own records gives it to a deployment.
+"""Say what is wrong with a template's name: that nothing has it, or that Prefect accepts no deployment of this name.
 
-A file may have a name that Prefect refuses. The lint uses this rule, and so does `presswork deploy`, which leaves such
-a template out. `presswork run NAME` needs no deployment, and runs it anyway.
+A template that selects its own records gives its name to a deployment. A file may have a name that Prefect refuses. The
+lint uses this rule, and so does `presswork deploy`, which leaves such a template out. `presswork run NAME` needs no
+deployment, and runs it anyway.
 """
 
+import difflib
+import re
 import unicodedata
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 
 from db.words import SHARDS
 
@@ -13,6 +16,17 @@ FORBIDDEN = "/ % & < >"
 """What Prefect refuses in the name of a flow or a deployment."""
 _UNSEEN = frozenset({"Cc", "Cs", "Zl", "Zp"})
 """Control characters, bytes that are not UTF-8, and line ends other than \\n."""
+_AROUND = re.compile(r"^.*[/\\]|(\.md)?\.j2$|\.py$", re.DOTALL)
+"""What the path of a template or a flow has around its name."""
+
+
+def near_name(name: str, known: Sequence[str]) -> str:
+    """Suggest, after a blank, the known name that is nearest to an unknown one; empty if none is near.
+
+    A path is read as the name of its file, because shells complete to paths.
+    """
+    near = difflib.get_close_matches(_AROUND.sub("", name).replace("-", "_"), known, n=1)
+    return f" Did you mean {near[0]!r}?" if near else ""
 
 
 def name_fault(name: str) -> str | None:

@@ -24,6 +24,7 @@ from presswork.errors import ConfigurationError, ParameterError, TemplateError
 from presswork.output_classes.classes import load_output_class
 from presswork.output_classes.validate import Invalid, OutputClass, validate_stored
 from presswork.prompts.front_matter import SUFFIX, FrontMatter, blank_front_matter, read_file, read_front_matter
+from presswork.prompts.names import near_name
 from presswork.prompts.rendering.block_texts import block_pieces
 from presswork.prompts.syntax import check_blocks, make_environment, parse, template_error
 from presswork.prompts.variables import Block, Trees, Variable, above, variables_inside, variables_of
@@ -134,6 +135,15 @@ def list_templates(folder: Path) -> list[str]:
     return sorted(name.removesuffix(SUFFIX) for name in files if not name.startswith(("_", ".")))
 
 
+def no_such_template(folder: Path, name: str) -> TemplateError:
+    """Return the error of an unknown name: it suggests the nearest template, and lists all."""
+    known = list_templates(folder)
+    return TemplateError(
+        f"There is no template {name!r} in {folder.name}/.{near_name(name, known)} "
+        f"Available: {', '.join(known) or 'none'}."
+    )
+
+
 def read_heads(
     folder: Path, names: Iterable[str] | None = None
 ) -> Iterator[tuple[str, FrontMatter | ConfigurationError]]:
@@ -219,8 +229,7 @@ def _read_all(
     if source is None and wanted_by:
         raise TemplateError(f"it includes {file!r}, which is not in {folder.name}/.", file=wanted_by[-1])
     if source is None:
-        name, known = file.removesuffix(SUFFIX), ", ".join(list_templates(folder)) or "none"
-        raise TemplateError(f"There is no template {name!r} in {folder.name}/. Available: {known}.")
+        raise no_such_template(folder, file.removesuffix(SUFFIX))
     sources[file] = source
     tree = parse(environment, file, source)
     yield file, tree

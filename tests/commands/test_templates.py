@@ -173,6 +173,24 @@ def test_history_without_a_ledger_says_how_to_get_one(desk: Desk) -> None:
     assert call("templates", "history").exit_code == 2
 
 
+def test_show_reports_a_key_that_is_not_unique(desk: Desk) -> None:
+    desk.notes({1: "one", 2: "two", 3: "three"})
+    desk.template(front=FRONT.replace("SELECT id,", "SELECT id / 2 AS id,"))
+
+    assert call("templates", "show", "notes", "--key", "0").exit_code == 0
+    shown = call("templates", "show", "notes", "--key", "1")
+    assert shown.exit_code == 2
+    assert "the key 'id' is not unique: 1 record repeats one, such as 1." in shown.stderr
+
+
+@pytest.mark.parametrize("flags", [("show", "--key", "1"), ("lint",)])
+def test_path_of_a_template_suggests_its_name(desk: Desk, flags: tuple[str, ...]) -> None:
+    shown = call("templates", *flags, "templates/notes.md.j2")
+
+    assert shown.exit_code == 2
+    assert "Did you mean 'notes'?" in shown.stderr
+
+
 def test_show_says_how_a_key_of_several_columns_is_written(desk: Desk) -> None:
     desk.notes({1: "one"})
     desk.template("some", front=FRONT.replace("key: id", "key: [id, text]"))

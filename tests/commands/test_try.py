@@ -104,6 +104,7 @@ def test_cap_of_the_installation_holds_for_trials_unless_another_one_is_given(
     ("arguments", "said"),
     [
         (("note",), "Did you mean 'notes'?"),
+        (("templates/notes.md.j2",), "Did you mean 'notes'?"),
         (("support_replies",), "is a flow. Try one of its templates: support_triage"),
         (("step",), "it is a step. Take its inputs from a run with --run ID"),
         (("wrong",), "The template has 2 mistakes:\n  wrong.md.j2, line 8: "),

@@ -72,6 +72,17 @@ def test_a_file_without_a_flow_of_its_name_is_no_job(flows: Path, source: str) -
         find_job("notes", load_settings())
 
 
+@pytest.mark.parametrize(
+    ("typed", "meant"),
+    [("templates/album_notes.md.j2", "album_notes"), ("album-notes", "album_notes"), ("flows/notes.py", "notes")],
+)
+def test_path_that_a_shell_completes_suggests_the_name(flows: Path, typed: str, meant: str) -> None:
+    (flows / "notes.py").write_text("from prefect import flow\n@flow\nasync def notes(): ...")
+
+    with pytest.raises(ConfigurationError, match=f"Did you mean '{meant}'"):
+        find_job(typed, load_settings())
+
+
 def test_a_flow_that_is_no_python_is_told_with_its_line(flows: Path) -> None:
     (flows / "notes.py").write_text("x = 1\ndef (:\n")
 

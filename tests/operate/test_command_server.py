@@ -307,6 +307,17 @@ def test_server_with_other_settings_is_replaced_and_no_value_is_said(
     assert not any(b"knock-knock" in file.read_bytes() for file in home.iterdir())
 
 
+def test_server_is_given_neither_the_key_nor_passwords_of_databases(
+    home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ANTHROPIC_API_KEY", "knock-knock")
+    monkeypatch.setenv("PRESSWORK_SOURCE_SHOP_URL", "postgresql://me:knock-knock@db/shop")
+    used(home)
+    given = psutil.Process(record_of(home).process.pid).environ()
+    assert "PREFECT_UI_ENABLED" in given
+    assert "knock-knock" not in str(given)
+
+
 def test_setting_of_clients_leaves_the_server(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     first = used(home)
     monkeypatch.setenv("PREFECT_LOGGING_LEVEL", "DEBUG")

@@ -178,6 +178,17 @@ def test_unknown_template_is_reported_with_the_available_ones(write: Write, fold
         load_template(folder, "mine")
 
 
+@pytest.mark.parametrize(
+    "typed", ["templates/note.md.j2", "./templates/note.md.j2", "note.md.j2", "noet", "C:\\t\\note"]
+)
+def test_path_of_a_template_suggests_its_name(write: Write, folder: Path, typed: str) -> None:
+    write()
+    write(name="other")
+
+    with pytest.raises(TemplateError, match=r"in templates/\. Did you mean 'note'\? Available: note, other\."):
+        load_template(folder, typed)
+
+
 def test_empty_folder_and_no_folder_have_no_templates(folder: Path) -> None:
     for empty in (folder, folder / "nowhere"):
         with pytest.raises(TemplateError, match="Available: none"):

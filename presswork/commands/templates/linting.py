@@ -8,10 +8,9 @@ from rich.text import Text
 
 from presswork.catalog import ModelsByName
 from presswork.claude.kept_schemas import schemas_kept
-from presswork.errors import ConfigurationError
 from presswork.escaping import visible
 from presswork.prompts.lint import Finding, lint_template
-from presswork.prompts.templates import list_templates
+from presswork.prompts.templates import list_templates, no_such_template
 from presswork.report.amounts import counted
 from presswork.terminal.endings import EXIT_WRONG, CommandContext
 from presswork.terminal.flags import LintFlags
@@ -30,9 +29,7 @@ def lint(command: CommandContext, flags: LintFlags) -> int | ChosenTemplates:
     known = list_templates(folder)
     unknown = [name for name in flags.names or [] if name not in known]
     if unknown:
-        raise ConfigurationError(
-            f"There is no template {unknown[0]!r} in {folder.name}/. Available: {', '.join(known) or 'none'}."
-        )
+        raise no_such_template(folder, unknown[0])
     chosen = ChosenTemplates(flags.names or known)
     return chosen if flags.online else print_lint(command, chosen, {})
 

@@ -1,6 +1,5 @@
 """Check the flags and the template of `presswork templates try`, quickly, so that mistakes are reported at once."""
 
-import difflib
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -13,7 +12,7 @@ from presswork.errors import ConfigurationError, MissingKeyError, ParameterError
 from presswork.prompts.flow_source import FLOWS, list_flows, read_flow
 from presswork.prompts.front_matter import FrontMatter
 from presswork.prompts.lint import Finding, errors_that_stop, lint_template
-from presswork.prompts.templates import list_templates, read_heads
+from presswork.prompts.templates import list_templates, no_such_template, read_heads
 from presswork.report.amounts import counted
 from presswork.settings import Settings, load_settings
 from presswork.terminal import screen
@@ -107,12 +106,7 @@ def _require_name(settings: Settings, name: str) -> None:
     if source is not None:
         steps = ", ".join(source.templates(known))
         raise ConfigurationError(f"{name!r} is a flow. Try one of its templates: {steps or 'none'}.")
-    near = difflib.get_close_matches(name.replace("-", "_"), known, n=1)
-    raise ConfigurationError(
-        f"There is no template {name!r} in {folder.name}/."
-        + (f" Did you mean {near[0]!r}?" if near else "")
-        + f" Available: {', '.join(known) or 'none'}."
-    )
+    raise no_such_template(folder, name)
 
 
 def _require_inputs(settings: Settings, flags: TryFlags) -> None:
