@@ -25,6 +25,7 @@ A class's docstring is its default message and names the remedy.
 
 import copy
 import inspect
+from decimal import Decimal
 from typing import Any
 
 from db.words import CALL_ERROR, COST_CAP, RENDER
@@ -145,10 +146,14 @@ def copy_of(error: StoppingCallError) -> StoppingCallError:
 
 
 class CostCapError(StoppingCallError):
-    """The run has reached its cost cap. Raise --max-cost (or PRESSWORK_MAX_COST), then run again for the rest."""
+    """The run has reached its cost cap. Raise --max-cost (or PRESSWORK_MAX_COST), then run again for the rest.
 
-    def __init__(self, message: str | None = None) -> None:
+    `next_usd` is what the request that did not fit may cost, in US dollars.
+    """
+
+    def __init__(self, message: str | None = None, *, next_usd: Decimal | None = None) -> None:
         super().__init__(message, kind=COST_CAP)
+        self.next_usd = next_usd
 
 
 class UntoldCostError(StoppingCallError):

@@ -116,7 +116,7 @@ class Spending:
                     self.reserved_usd += wanted
                     return wanted
                 if self.reserved_usd <= 0:
-                    raise CostCapError(self._reached(self.max_usd, wanted))
+                    raise CostCapError(self._reached(self.max_usd, wanted), next_usd=wanted)
                 self._changed.clear()
                 await self._changed.wait()
         return None

@@ -16,6 +16,12 @@ def dollars(cost: Decimal | None, unpriced: int = 0) -> str:
     return f"${cost:,.4f}{lacks}"
 
 
+def exact_dollars(amount: Decimal | float) -> str:
+    """Format an amount that a person has set: with cents, and with all further digits that it has."""
+    exact = Decimal(str(amount)).normalize()
+    return max(f"${exact:,.2f}", f"${exact:,f}", key=len)
+
+
 def percent(share: float) -> str:
     """Format a share of 1 as a percentage."""
     return f"{share:.0%}".replace("%", " %")

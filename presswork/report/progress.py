@@ -47,6 +47,7 @@ class Progress:
     pace: PaceSummary = field(default_factory=PaceSummary)
     ask_pace: Callable[[], PaceSummary] = field(default=PaceSummary)
     is_stopping: Callable[[], bool] = field(default=lambda: False)
+    in_flight: Callable[[], int] = field(default=lambda: 0)
     notes: dict[str, str] = field(default_factory=dict)
     selecting: dict[str, tuple[str, int]] = field(default_factory=dict)
     worker: str = ""

@@ -14,6 +14,7 @@ from typing import Any
 
 import orjson
 from rich.console import Console
+from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
@@ -109,8 +110,13 @@ def print_facts(console: Console, pairs: Sequence[tuple[str, Any]], indent: int 
 
 
 def print_next(console: Console, lines: Sequence[tuple[str, str]]) -> None:
-    """Print where to look next: commands, and what they show."""
+    """Print where to look next: commands, and what they show; below each other if a terminal is too narrow."""
     console.print()
+    if console.is_terminal and sum(max(map(len, texts)) for texts in zip(*lines, strict=True)) + 5 > console.width:
+        for command, what in lines:
+            console.print(Padding(Text(command, "cyan"), (0, 0, 0, 2)))
+            console.print(Padding(Text(what, "dim"), (0, 0, 0, 6)))
+        return
     made = Table.grid(padding=(0, 3, 0, 0))
     for command, what in lines:
         made.add_row(Text(f"  {command}", "cyan"), Text(what, "dim"))

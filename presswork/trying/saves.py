@@ -62,6 +62,13 @@ class Waiting:
 
 
 @dataclass(frozen=True, slots=True)
+class Gone:
+    """The template, or parts that it needs, were deleted, so nothing is asked until they are saved again."""
+
+    files: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Unchanged:
     """Files were saved without a change of their content, so nothing is asked."""
 
@@ -75,7 +82,7 @@ class Capped:
     why: str
 
 
-WatchEvent = Started | Version | Broken | Waiting | Unchanged | Capped
+WatchEvent = Started | Version | Broken | Waiting | Gone | Unchanged | Capped
 
 
 async def watch_saves(
@@ -102,13 +109,16 @@ async def watch_saves(
             return
         yield Waiting(_present(files, seen))
         _collect_garbage(version)
-        changed = ()
+        changed, at_start = (), seen
         while not changed:
             later = await next_save(seen)
             saved = [path for path in seen if later[path] != seen[path]]
             # What kept a version from being asked may have passed, such as an outage of the endpoint.
             changed = _named(files, saved if isinstance(outcome, Broken) else changed_between(seen, later))
-            if not changed:
+            if gone := _gone(folder, template, at_start, later):
+                yield Gone(gone)
+                changed = ()
+            elif not changed:
                 yield Unchanged(_named(files, saved))
             seen = later
 
@@ -166,6 +176,12 @@ def _present(files: TemplateFiles, seen: Snapshot) -> tuple[str, ...]:
     return tuple(
         dict.fromkeys([*files.texts.values(), *(files.modules[path] for path in files.modules if seen[path].digest)])
     )
+
+
+def _gone(folder: Path, template: str, before: Snapshot, now: Snapshot) -> tuple[str, ...]:
+    """Return the files of the folder that the template as it is now needs, that were there before, and are missing."""
+    needed = files_of_template(folder, template).texts
+    return tuple(name for path, name in needed.items() if path in now and before[path].digest and not now[path].digest)
 
 
 def _named(files: TemplateFiles, paths: Iterable[Path]) -> tuple[str, ...]:

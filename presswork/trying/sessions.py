@@ -5,7 +5,6 @@ import time
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, replace
-from decimal import Decimal
 from functools import partial
 from pathlib import Path
 from types import TracebackType
@@ -15,6 +14,7 @@ from pydantic import TypeAdapter
 from sqlalchemy import Engine
 
 from db.ledger.connecting import open_ledger
+from db.readers.chains import Spent
 from db.readers.past_runs.step_outcomes import PastRun
 from presswork.engine.materials.handles import Source
 from presswork.engine.opening import open_hosted_run
@@ -24,11 +24,11 @@ from presswork.engine.resources.endpoint import Endpoint, open_endpoint
 from presswork.engine.resources.preflight import require_credential
 from presswork.engine.resources.stopping import in_background
 from presswork.engine.run import Run
-from presswork.errors import CostCapError, UntoldCostError, copy_of
+from presswork.errors import CostCapError, StoppedError, UntoldCostError, copy_of
 from presswork.options import RunOptions
 from presswork.prompts.lint import load_sound
 from presswork.prompts.templates import Template
-from presswork.report.amounts import dollars
+from presswork.report.amounts import dollars, exact_dollars
 from presswork.settings import Settings, ledger_url
 from presswork.trying.inputs import find_inputs, past_run
 from presswork.trying.kept_records import KeptRecords
@@ -56,6 +56,8 @@ class TrySession:
 
     Its first trial chooses the records, and opens the endpoint. Each later one is linked with it in the ledger: it
     resumes the first, so that all share one cost cap.
+
+    `spent` is what all have cost so far. `doing` says what a trial does before it can send a request.
     """
 
     def __init__(self, settings: Settings) -> None:
@@ -68,6 +70,8 @@ class TrySession:
         self._past_keys: tuple[str, ...] = ()
         self._first: dict[str, str] = {}
         self._unpriced: set[str] = set()
+        self.spent = Spent()
+        self.doing: str | None = None
 
     async def __aenter__(self) -> Self:
         return self
@@ -89,8 +93,10 @@ class TrySession:
         began = time.monotonic()
         other = {} if templates_dir is None else {"templates_dir": templates_dir}
         settings = self._settings.model_copy(update={**QUICKLY, **other})
+        self.doing = "opening the endpoint"
         template = await asyncio.to_thread(load_sound, settings.templates_dir, asked.template)
         endpoint = await self._open_endpoint()
+        self.doing = "reading the records"
         inputs = await self._inputs(settings, template, asked, ledger_url(settings, endpoint.name))
         kept = Kept(endpoint, await self._open_ledger(ledger_url(settings, endpoint.name)))
         trying = partial(self._try, kept, settings, template, inputs, asked, _once(on_record))
@@ -124,10 +130,19 @@ class TrySession:
         options = RunOptions(max_cost=max_cost, refresh=asked.refresh, resumes=self._first.get(inputs.flow))
         host = TryHost(inputs.flow, template.name, _parameters(asked, inputs.source.params, options))
         async with open_hosted_run(host, settings, options, kept=kept) as run:
+            self.doing = None
+            run.context.progress.in_flight = run.context.stopper.in_flight
             self._first.setdefault(inputs.flow, run.ledger.run_id)
             ended = EndedRecords(run, template.name, inputs.keys, tell)
             async with in_background(ended.keep_looking(), "presswork-trial"):
-                await run.generate(template.name, inputs.source, variants=inputs.variants)
+                try:
+                    await run.generate(template.name, inputs.source, variants=inputs.variants)
+                except StoppedError:
+                    # The answers that were in flight have come.
+                    await ended.look()
+                    raise
+                finally:
+                    self.spent = run.pace.spending.spent
                 records = await ended.look()
             trial = _trial(run, template.name, inputs, records)
         reason = run.context.stopper.reason
@@ -194,7 +209,7 @@ def _parameters(asked: Asked, params: Mapping[str, Any], options: RunOptions) ->
 
 def _trial(run: Run, template: str, inputs: _Inputs, records: list[TriedRecord]) -> Trial:
     summary, spent = run.summary(), run.pace.spending.spent.total_usd
-    is_capped = isinstance(run.pace.stopped, CostCapError)
+    cap = run.pace.stopped if isinstance(run.pace.stopped, CostCapError) else None
     return Trial(
         run_id=summary.run_id,
         template=template,
@@ -210,12 +225,15 @@ def _trial(run: Run, template: str, inputs: _Inputs, records: list[TriedRecord])
         cost_usd=summary.cost_usd,
         unpriced=summary.unpriced,
         session_usd=spent,
-        stopped=_reached(run.pace.spending.max_usd or spent, spent) if is_capped else None,
+        stopped=_reached(run, template, cap) if cap is not None else None,
     )
 
 
-def _reached(cap: Decimal, spent: Decimal) -> str:
+def _reached(run: Run, template: str, cap: CostCapError) -> str:
+    spending, estimate = run.pace.spending, run.pace.estimates[template]
+    is_guess = estimate.output_tokens is None and estimate.cost_usd is None
+    told = " if its answer has all of max_tokens" if is_guess else ""
     return (
-        f"The cost cap of ${cap.normalize():f} is reached: {dollars(spent)} is spent, and the next request may cost "
-        "more than the rest. Try again with a higher --max-cost."
+        f"The cost cap of {exact_dollars(spending.max_usd or 0)} is reached: {dollars(spending.spent.total_usd)} is "
+        f"spent, and the next request may cost {dollars(cap.next_usd)}{told}. Try again with a higher --max-cost."
     )

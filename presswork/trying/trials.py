@@ -61,6 +61,7 @@ class TriedRecord:
     - `faults`: what validation said about the last answer that it refused. With content, a repair followed.
     - `error`: why there is no content.
     - `requests`, `tokens`, `cost_usd`, `latency_ms`: of this trial's own requests. A cost of None is unknown.
+    - `elapsed_ms`: from the first of these to the end of the last, with the pauses after errors.
     - `answer_tokens`, `answer_usd`: of all requests that led to the answer, also if an earlier run made them.
     """
 
@@ -79,6 +80,7 @@ class TriedRecord:
     tokens: TokenCounts = TokenCounts()
     cost_usd: Decimal | None = Decimal(0)
     latency_ms: int = 0
+    elapsed_ms: int = 0
     answer_tokens: TokenCounts = TokenCounts()
     answer_usd: Decimal | None = Decimal(0)
 

@@ -3,7 +3,9 @@
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
+from datetime import timedelta
 from decimal import Decimal
+from http import HTTPStatus
 from typing import Any
 
 from sqlalchemy import Engine
@@ -11,7 +13,8 @@ from sqlalchemy import Engine
 from db.database_errors import DatabaseError
 from db.readers.stored_generations import Audit, read_generation
 from db.readers.what_stands import OwnOutcome, read_own_outcomes
-from db.words import COST_CAP, SUCCEEDED, UNSENT
+from db.words import CONNECT, COST_CAP, FAILED, PERHAPS_BILLED, SUCCEEDED, UNSENT
+from presswork.claude.refusals import PASSING_STATUSES
 from presswork.engine.run import Run
 from presswork.errors import PressworkError
 from presswork.output_classes.validate import Fault
@@ -79,14 +82,40 @@ def _tried(ledger: Engine, key: str, run_id: str, outcome: OwnOutcome, audit: Au
         output=(audit.source or audit.generation)["output"] if has_content else None,
         raw=attempts[-1]["output_text"] if attempts and not has_content else None,
         faults=tuple(Fault(fault["where"], fault["what"]) for fault in faults),
-        error=SKIPPED_BY_CAP if audit.generation["error_kind"] == COST_CAP else audit.generation["error_message"],
+        error=_error(audit.generation, attempts),
         requests=sum(attempt["error_type"] not in UNSENT for attempt in attempts),
         tokens=_tokens(attempts),
         cost_usd=_cost(attempts),
         latency_ms=sum(attempt["latency_ms"] or 0 for attempt in attempts),
+        elapsed_ms=_elapsed(attempts),
         answer_tokens=_tokens(audit.attempts),
         answer_usd=_cost(audit.attempts),
     )
+
+
+def _error(generation: Mapping[str, Any], attempts: Sequence[Mapping[str, Any]]) -> str | None:
+    if generation["error_kind"] == COST_CAP:
+        return SKIPPED_BY_CAP
+    told: str | None = generation["error_message"]
+    if told is not None and generation["status"] == FAILED and attempts and _may_pass(attempts[-1]):
+        # A run tries again by itself later, but a trial does not.
+        return f"{told.rstrip('.')}. The endpoint is busy or unavailable. Try again later."
+    return told
+
+
+def _may_pass(attempt: Mapping[str, Any]) -> bool:
+    status = attempt["http_status"]
+    if status is None:
+        return attempt["error_type"] in {CONNECT, *PERHAPS_BILLED}
+    return status in PASSING_STATUSES or status >= HTTPStatus.INTERNAL_SERVER_ERROR
+
+
+def _elapsed(attempts: Sequence[Mapping[str, Any]]) -> int:
+    ends = [attempt["ended_at"] for attempt in attempts if attempt["ended_at"] is not None]
+    if not ends:
+        return 0
+    between: timedelta = max(ends) - attempts[0]["started_at"]
+    return between // timedelta(milliseconds=1)
 
 
 def _tokens(attempts: Sequence[Mapping[str, Any]]) -> TokenCounts:

@@ -8,6 +8,7 @@ import re
 import shlex
 import signal
 import subprocess
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -23,7 +24,7 @@ from presswork.prompts.templates import load_template
 from presswork.settings import ROOT
 from presswork.terminal.endings import CommandContext
 from presswork.terminal.flags import TryFlags
-from tests.commands.conftest import FRONT, PRESSWORK, Desk, begin, call
+from tests.commands.conftest import FRONT, PRESSWORK, Desk, begin, call, ended
 from tests.waiting import until
 
 FIELDS = FRONT.replace("SubjectLine", "{title: {type: str, max_length: 40}, text: {type: str}}")
@@ -84,7 +85,9 @@ def test_cap_stops_with_its_own_status(desk: Desk) -> None:
     result = call(*TRY, "notes", "--max-cost", "0.0001")
 
     assert result.exit_code == 3
-    assert "The cost cap of $0.0001 is reached" in result.stdout
+    assert "The cost cap of $0.0001 is reached: $0.0000 is spent, and the next request may cost $0.0" in result.stdout
+    assert "if its answer has all of max_tokens. Try again with a higher --max-cost." in result.stdout
+    assert "show " not in result.stdout  # nothing has an answer
     assert desk.sent() == 0
 
 
@@ -98,6 +101,44 @@ def test_cap_of_the_installation_holds_for_trials_unless_another_one_is_given(
     # It never allows more than a trial's own cap.
     monkeypatch.setenv("PRESSWORK_MAX_COST", "500")
     assert check_template(CommandContext(as_json=False), TryFlags("notes")).to_try.max_cost == 1
+
+
+def test_endpoint_that_is_unavailable_is_told_with_its_time_and_a_remedy(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PRESSWORK_REQUEST_RETRIES", "1")
+    desk.switch(overloaded=1.0)
+    result = call(*TRY, "notes", "--limit", "1")
+    desk.switch(overloaded=0)
+
+    assert result.exit_code == 1
+    assert "HTTP 529 overloaded_error. The endpoint is busy or unavailable. Try again later." in result.stdout
+    assert "failed · 0.0 s" not in result.stdout
+    assert "an answer whole" not in result.stdout
+
+
+def test_refreshed_trial_does_not_claim_that_a_run_takes_its_answers(desk: Desk) -> None:
+    plain, refreshed = (call(*TRY, "notes", "--key", "1", *flags).stdout for flags in ((), ("--refresh",)))
+
+    assert "all records; it pays nothing for this one" in plain
+    assert "pays nothing" not in refreshed
+    assert "run notes" in refreshed
+    assert "content of the same prompt keeps its answer" in refreshed
+
+
+@pytest.mark.parametrize("flags", [(), ("--watch", "--json")])
+def test_key_that_is_not_unique_is_not_tried(desk: Desk, flags: tuple[str, ...]) -> None:
+    desk.template(front=FIELDS.replace("SELECT id,", "SELECT id / 2 AS id,"))
+    if flags:
+        with watching("--key", "1") as (_running, events):
+            said = str(upto(events, "broken"))
+    else:
+        result = call(*TRY, "notes", "--key", "1")
+        assert result.exit_code == 2
+        said = result.stderr
+
+    assert "the key 'id' is not unique" in said
+    assert desk.sent() == 0
 
 
 @pytest.mark.parametrize(
@@ -114,6 +155,8 @@ def test_cap_of_the_installation_holds_for_trials_unless_another_one_is_given(
         (("notes", "--max-cost", "0"), "--max-cost takes more than 0"),
         (("notes", "--set", "x=1"), "has no parameter 'x'"),
         (("none",), "finds no records"),
+        (("notes", "--against", ""), "--against takes the hash of a version"),
+        (("notes", "--against", "git:"), "such as git:HEAD"),
         (("notes", "--against", "abc"), "There is no ledger yet"),
     ],
 )
@@ -259,8 +302,43 @@ def test_watch_waits_while_a_file_is_broken_and_asks_at_each_save(desk: Desk) ->
     assert [record["key"] for record in second["records"]] == ["1", "2"]
     assert (first["changes"], [change["key"] for change in second["changes"]]) == ([], ["1", "2"])
     assert (last["requests"], last["template_hash"]) == (0, first["template_hash"])
-    assert (ended["versions"], ended["session_usd"]) == (4, second["session_usd"])
+    assert (ended["versions"], ended["session_usd"]) == (3, second["session_usd"])
     assert (status, desk.sent()) == (0, 4)
+
+
+def test_watch_says_which_file_is_gone_and_counts_no_version_for_it(desk: Desk) -> None:
+    file = desk.templates / "notes.md.j2"
+    whole = file.read_text(encoding="utf-8")
+    with watching("--limit", "1") as (running, events):
+        upto(events, "waiting")
+        file.unlink()
+        assert upto(events, "gone") == {"event": "gone", "files": ["notes.md.j2"]}
+        file.write_text(whole, encoding="utf-8")
+        assert upto(events, "version")["version"] == 2
+        upto(events, "waiting")
+        running.send_signal(signal.SIGTERM)
+        assert upto(events, "ended")["versions"] == 2
+        assert running.wait(timeout=30) == 0
+
+
+@pytest.mark.parametrize("times", [1, 2])
+def test_stopped_trial_says_what_it_kept_and_what_it_cost(desk: Desk, times: int) -> None:
+    desk.switch(latency_ms=1_500)
+    running = begin(*TRY, "notes")
+    asyncio.run(until(lambda: desk.sent() == 3, pause_s=0.1))
+    for _time in range(times):
+        running.send_signal(signal.SIGINT)
+        time.sleep(0.2)
+    status, said = ended(running)
+    desk.switch(latency_ms=0)
+
+    assert status == 130
+    if times == 1:
+        assert re.search(r"Stopped\. 3 answers kept: asking again pays nothing for them\. Cost: \$0\.\d{4}\.\n$", said)
+        assert tried("notes")["requests"] == 0
+    else:
+        assert re.search(r"Stopped\. 0 answers kept\. Cost: \$0\.0000, and perhaps \$0\.\d{4} for answers ", said)
+    assert "To resume" not in said
 
 
 def test_watch_ends_at_its_cap(desk: Desk) -> None:

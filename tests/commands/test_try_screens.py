@@ -108,6 +108,39 @@ def test_answer_that_is_no_content_is_shown_with_the_fault_of_each_field() -> No
     assert text.endswith("  It is invalid.")
 
 
+def test_fault_that_is_shown_at_its_field_is_not_said_again() -> None:
+    faults = (Fault("title", "too long"), Fault("", "no sense"))
+    error = "title: too long; no sense. It is not retried."
+    text = seen(print_record, record(raw='{"title": "One"}', faults=faults, error=error))
+
+    assert text.count("too long") == text.count("no sense") == 1
+    assert text.endswith("\n  It is not retried.")
+    assert "too long; no sense" in seen(print_record, record(raw=None, faults=faults, error=error))
+
+
+@pytest.mark.parametrize(
+    ("key", "shown"),
+    [("", '""'), ("a ", '"a "'), ("a\nb", '"a␊b"'), ("a b|\u202e", "a b|⟨U+202E⟩"), ("ä b", "ä b")],
+)
+def test_key_that_would_not_be_seen_is_quoted(key: str, shown: str) -> None:
+    made, line = record({"t": 1}, key=key), TrialLine()
+    line.ask(1, [key])
+
+    assert f"✔ {shown}  valid" in seen(print_record, made)
+    assert f"\n{shown}\n" in seen(
+        print_sides, trial(made), trial(made), OpenedVersion(Path(), "a", "sha", frozenset()), width=160, terminal=True
+    )
+    assert f"  prompt of {shown}\n" in seen(print_prompt_change, made, replace(made, prompt="x"))
+    assert line.words().startswith(f"asking about {shown}:")
+
+
+def test_commands_of_a_narrow_terminal_are_not_cut() -> None:
+    text = seen(print_totals, trial(record({"t": 1})), ASKED, width=40, terminal=True)
+
+    assert re.search(r"\bshow a123456789ab *\n", text)
+    assert "\n      an answer whole" in text
+
+
 @pytest.mark.parametrize("raw", ["Sorry, I can't.", '["a"', "[" * 100_000, '"\\ud800"', "{}"])
 def test_answer_of_any_kind_is_shown_as_it_came(raw: str) -> None:
     text = seen(print_record, record(raw=raw, faults=(Fault("", "It is no object"),)))
@@ -296,12 +329,16 @@ def test_session_says_what_is_left_of_the_cap() -> None:
     now = trial(record({"t": 1}), cost_usd=Decimal("0.0050"))
 
     assert "out, $0.0050 (+$0.0008) · in all $0.0126 of $1.00" in seen(print_session, now, trial(record()), 1.0)
+    assert " of $0.019" in seen(print_session, now, trial(record()), 0.019)
     assert seen(print_session, replace(now, is_capped=False), None, 1.0).endswith("in all $0.0126")
 
 
 def test_line_says_what_is_waited_for() -> None:
     line = TrialLine()
     line.ask(3)
+    line.follow(lambda: "reading the records")
+    assert line.words().startswith("reading the records, ")
+    line.follow(lambda: None)
     line.one_ended("1")
     assert line.words().startswith("asking about 3 records: 2 to come")
     for _record in range(4):
@@ -311,7 +348,9 @@ def test_line_says_what_is_waited_for() -> None:
     line.one_ended("1")
     assert line.words().startswith(f"asking about {HARMLESS}: 1 to come")
     line.opened(Progress("run", "notes", "sandbox", is_stopping=lambda: True))
-    assert line.words().startswith("Stopping: waiting for the requests in flight.")
+    assert line.words() == "Stopping."
+    line.opened(Progress("run", "notes", "sandbox", is_stopping=lambda: True, in_flight=lambda: 2))
+    assert line.words() == "Stopping: waiting for 2 answers. Ctrl-C again gives them up."
     line.watch(["notes.md.j2", HOSTILE])
     assert line.words() == f"Waiting for a save of notes.md.j2, {HARMLESS}. Ctrl-C ends."
     assert "and 2 more." in waiting_in_words(list("abcdef"))

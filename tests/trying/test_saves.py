@@ -26,7 +26,7 @@ from presswork.errors import (
 )
 from presswork.prompts.templates import Template, load_template
 from presswork.trying import changes
-from presswork.trying.saves import Broken, Capped, Started, Unchanged, Version, Waiting, WatchEvent, watch_saves
+from presswork.trying.saves import Broken, Capped, Gone, Started, Unchanged, Version, Waiting, WatchEvent, watch_saves
 from presswork.trying.trials import Trial
 from tests.pieces import Put
 
@@ -162,11 +162,13 @@ async def test_template_may_disappear_and_come_back(desk: Desk, monkeypatch: pyt
     async with desk.watched() as watched:
         await watched.version()
         desk.remove("note.md.j2")
-        broken = await watched.next(Broken)
-        desk.save(NOTE.format(text="two"))
-        await watched.next(Version)
+        gone = await watched.next(Gone)
+        desk.save(NOTE.format(text="one"))
+        version = await watched.next(Version)
 
-    assert "no template 'note'" in str(broken.mistakes[0])
+    assert gone == Gone(("note.md.j2",))
+    assert (version.version, len(desk.asked)) == (2, 2)
+    assert not [event for event in watched.seen if isinstance(event, Broken)]
 
 
 async def test_part_that_an_edit_includes_is_watched_and_waited_for(
@@ -182,13 +184,25 @@ async def test_part_that_an_edit_includes_is_watched_and_waited_for(
         await watched.next(Version)
         await watched.next(Waiting)
         desk.remove("_new.j2")
-        gone = await watched.next(Broken)
+        gone = await watched.next(Gone)
         desk.save("a part again", "_new.j2")
         await watched.next(Version)
 
     assert "'_new.j2', which is not in" in str(missing.mistakes[0])
-    assert missing.mistakes == gone.mistakes
-    assert watched.seen[-2] == Started(5, ("_new.j2",))
+    assert gone == Gone(("_new.j2",))
+    assert watched.seen[-2] == Started(4, ("_new.j2",))
+
+
+async def test_part_that_is_deleted_when_nothing_includes_it_any_more_is_not_waited_for(desk: Desk) -> None:
+    desk.save("a part", "_old.j2")
+    desk.save(NOTE.format(text="{% include '_old.j2' %}"))
+    async with desk.watched() as watched:
+        await watched.version()
+        desk.save(NOTE.format(text="two"))
+        desk.remove("_old.j2")
+        await watched.version()
+
+    assert not [event for event in watched.seen if isinstance(event, Gone | Broken)]
 
 
 async def test_saves_during_a_trial_wait_for_its_end_and_only_the_newest_counts(desk: Desk) -> None:

@@ -10,11 +10,18 @@ from rich.text import Text
 
 from db.words import SANDBOX
 from presswork.commands.trying.try_fields import WHOLE, FieldRow, clipped, print_block, print_rows
-from presswork.commands.trying.try_record import cost_in_words, headline, in_words, print_answer, tokens_in_words
+from presswork.commands.trying.try_record import (
+    cost_in_words,
+    headline,
+    in_words,
+    key_in_words,
+    print_answer,
+    tokens_in_words,
+)
 from presswork.differences.json_differences import compare_values
 from presswork.differences.text_differences import compare_texts
 from presswork.escaping import visible
-from presswork.report.amounts import counted, dollars
+from presswork.report.amounts import counted, dollars, exact_dollars
 from presswork.terminal import screen
 from presswork.terminal.difference_view import in_one, is_plain
 from presswork.trying.trials import LABEL_HASH, Trial, TriedRecord
@@ -52,7 +59,7 @@ def _seen(record: TriedRecord) -> tuple[object, ...]:
 
 def texts_read(record: TriedRecord) -> dict[str, str]:
     """Return all that Claude reads about a record, and the settings of the request, by what it is."""
-    texts = {"system": record.system, f"prompt of {record.key}": record.prompt}
+    texts = {"system": record.system, f"prompt of {key_in_words(record.key)}": record.prompt}
     if (sent := record.sent) is not None:
         texts["examples"] = "\n\n".join(f"{said.role}: {said.text}" for said in sent.examples)
         texts[SCHEMA] = sent.schema
@@ -125,7 +132,7 @@ def print_session(console: Console, now: Trial, before: Trial | None, cap: float
         moved = _moved_cost(now.cost_usd - before.cost_usd)
         parts[-1] += f" ({moved})" if moved else ""
     made_up = " (sandbox)" if now.endpoint == SANDBOX else ""
-    of_cap = f" of ${cap:,.2f}" if now.is_capped else ""
+    of_cap = f" of {exact_dollars(cap)}" if now.is_capped else ""
     parts.append(f"in all {dollars(now.session_usd)}{of_cap}{made_up}")
     console.print()
     console.print(Text(" · ".join(parts), "bold"), soft_wrap=not console.is_terminal)

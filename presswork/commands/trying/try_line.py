@@ -1,5 +1,7 @@
 """The line below the answers while a trial waits: for answers, or for a save."""
 
+import signal
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -10,6 +12,7 @@ from rich.live import Live
 from rich.spinner import Spinner
 from rich.text import Text
 
+from presswork.commands.trying.try_record import key_in_words
 from presswork.escaping import visible
 from presswork.report.amounts import counted
 from presswork.report.progress import Progress, watch
@@ -17,7 +20,6 @@ from presswork.terminal import screen
 from presswork.trying.trials import TriedRecord
 
 FILES_NAMED, LONGEST_KEYS = 4, 40
-STOPPING_TRIAL = "Stopping: waiting for the requests in flight. Ctrl-C again cuts them off and loses their answers."
 
 
 class TrialLine:
@@ -29,7 +31,12 @@ class TrialLine:
         self._keys: Sequence[str] = ()
         self._files: Sequence[str] = ()
         self._began = time.monotonic()
+        self._doing: Callable[[], str | None] = lambda: None
         self._spinner = Spinner("dots", style="cyan")
+
+    def follow(self, doing: Callable[[], str | None]) -> None:
+        """Ask `doing` what the trials of a session do before they can send requests."""
+        self._doing = doing
 
     def opened(self, progress: Progress) -> None:
         """Follow a trial that has opened."""
@@ -55,11 +62,15 @@ class TrialLine:
         if self._files:
             return waiting_in_words(self._files)
         if self.progress is not None and self.progress.is_stopping():
-            return STOPPING_TRIAL
+            return stopping_in_words(self.progress.in_flight())
         seconds = f"{time.monotonic() - self._began:.1f} s"
+        if (doing := self._doing()) is not None:
+            return f"{doing}, {seconds}"
         if self._left <= 0:
             return f"recording, {seconds}"
-        named = visible(screen.one_line(", ".join(self._keys), LONGEST_KEYS)) or counted(self._asked, "record")
+        named = screen.one_line(", ".join(map(key_in_words, self._keys)), LONGEST_KEYS) or counted(
+            self._asked, "record"
+        )
         return f"asking about {named}: {self._left:,} to come, {seconds}"
 
     def render(self) -> Spinner:
@@ -85,11 +96,32 @@ class Telling:
             self.is_unread = True
 
 
+def stopping_in_words(in_flight: int) -> str:
+    """Say how many answers a trial waits for before it ends."""
+    if not in_flight:
+        return "Stopping."
+    them = "it" if in_flight == 1 else "them"
+    return f"Stopping: waiting for {counted(in_flight, 'answer')}. Ctrl-C again gives {them} up."
+
+
 def waiting_in_words(files: Sequence[str]) -> str:
     """Say that a save of these files is waited for."""
     named = ", ".join(map(visible, files[:FILES_NAMED]))
     more = f" and {len(files) - FILES_NAMED:,} more" if len(files) > FILES_NAMED else ""
     return f"Waiting for a save of {named}{more}. Ctrl-C ends."
+
+
+@contextmanager
+def _sigterm_as_ctrl_c() -> Iterator[None]:
+    """Let SIGTERM end a trial as Ctrl-C does, with a screen that is put right: a line hides the cursor."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, lambda _number, _frame: signal.raise_signal(signal.SIGINT))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 @contextmanager
@@ -99,7 +131,7 @@ def live_line(*, say: bool) -> Iterator[tuple[TrialLine, Console]]:
     With `say` false, for --json, and where nobody sees it, nothing is shown.
     """
     line, answers = TrialLine(), screen.out()
-    with ExitStack() as stack:
+    with ExitStack() as stack, _sigterm_as_ctrl_c():
         stack.callback(watch(line.opened))
         # Where answers go to a terminal, one console must know of both, or the line would be drawn into them.
         console = answers if answers.is_terminal else screen.err()

@@ -5,6 +5,7 @@ from rich.console import Console
 from presswork.commands.trying.try_json import trial_json
 from presswork.commands.trying.try_line import Telling, live_line
 from presswork.commands.trying.try_record import print_record, print_system
+from presswork.commands.trying.try_stop import stopped_as_trial
 from presswork.commands.trying.try_template import AskedTrials
 from presswork.commands.trying.try_totals import exit_status, print_totals
 from presswork.terminal.endings import CommandContext
@@ -16,6 +17,7 @@ async def ask_once(command: CommandContext, asked: AskedTrials) -> int:
     """Ask about the records, print what came of each, and return the exit status."""
     async with TrySession(command.settings) as session:
         with live_line(say=not command.as_json) as (line, console):
+            line.follow(lambda: session.doing)
             line.ask(asked.most_records, asked.to_try.keys)
             printed: list[TriedRecord] = []
 
@@ -25,7 +27,8 @@ async def ask_once(command: CommandContext, asked: AskedTrials) -> int:
                     _print_next(console, record, is_first=not printed)
                 printed.append(record)
 
-            trial = await session.run(asked.to_try, on_record=Telling(tell))
+            with stopped_as_trial(session, printed):
+                trial = await session.run(asked.to_try, on_record=Telling(tell))
     command.run_id = trial.run_id
     command.answer(trial_json(trial), lambda console: print_totals(console, trial, asked))
     return exit_status(trial)

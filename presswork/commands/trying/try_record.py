@@ -19,6 +19,8 @@ from presswork.trying.trials import TokenCounts, TriedRecord
 SYSTEM_LINES, PROMPT_LINES = 8, 16
 LONGEST_PROMPT = 2_000
 """Characters of a prompt that are printed; `templates show` prints all."""
+_KEY_MARKS = {ord("\n"): "␊", ord("\t"): "␉"}
+"""Marks as those of `visible`, for what it leaves as it is."""
 FROM_DATA = "cyan"
 
 
@@ -42,8 +44,14 @@ def print_answer(console: Console, record: TriedRecord) -> None:
         # Nothing else says why more than one request was made.
         for fault in record.faults:
             print_block(console, screen.data(f"repaired: {in_words(fault)}", "yellow"), indent=2)
-    elif record.error:
-        print_block(console, screen.data(record.error, "red"), indent=2)
+    elif why := _why_no_content(record, are_faults_shown=bool(rows)):
+        print_block(console, screen.data(why, "red"), indent=2)
+
+
+def _why_no_content(record: TriedRecord, *, are_faults_shown: bool) -> str:
+    """Say why there is no content, without the faults that are shown at their fields."""
+    faults = "; ".join(map(in_words, record.faults)) if are_faults_shown else ""
+    return (record.error or "").removeprefix(faults).lstrip(". ")
 
 
 def print_system(console: Console, record: TriedRecord) -> None:
@@ -64,10 +72,17 @@ def headline(record: TriedRecord, moved: str = "") -> Text:
         ending_of(record),
         *figures_of(record),
         *([moved] if moved else []),
-        f"show {screen.short(record.generation_id)}",
+        # Of a record that was skipped, there is nothing more to show.
+        *([f"show {screen.short(record.generation_id)}"] if record.status != SKIPPED else []),
     ]
-    made = Text.assemble((f"{mark} ", style), (visible(record.key), "bold"), "  ", (parts[0], style))
+    made = Text.assemble((f"{mark} ", style), (key_in_words(record.key), "bold"), "  ", (parts[0], style))
     return made.append(f" · {' · '.join(parts[1:])}", "dim")
+
+
+def key_in_words(key: str) -> str:
+    """Write a key on one line: in quotes if it is empty, or has blanks or line ends that would not be seen."""
+    shown = visible(key).translate(_KEY_MARKS)
+    return shown if key and key == key.strip() and "\n" not in key and "\t" not in key else f'"{shown}"'
 
 
 def in_words(fault: Fault) -> str:
@@ -83,7 +98,7 @@ def ending_of(record: TriedRecord) -> str:
 
 
 def figures_of(record: TriedRecord) -> list[str]:
-    """Say how long a record's requests took, and their tokens and cost; of an answer from the ledger, what it took."""
+    """Say how long a record took, with its tokens and cost; of an answer from the ledger, what it took."""
     if record.is_cached:
         took = record.answer_tokens
         return [f"nothing sent; it took {tokens_in_words(took)}, {cost_in_words(record.answer_usd)}"]
@@ -91,7 +106,11 @@ def figures_of(record: TriedRecord) -> list[str]:
         return ["nothing sent"]
     several = [counted(record.requests, "request")] if record.requests > 1 else []
     cost = cost_in_words(record.cost_usd)
-    return [duration(record.latency_ms / 1000), *several, f"{tokens_in_words(record.tokens)}, {cost}"]
+    return [
+        duration(max(record.latency_ms, record.elapsed_ms) / 1000),
+        *several,
+        f"{tokens_in_words(record.tokens)}, {cost}",
+    ]
 
 
 def tokens_in_words(used: TokenCounts) -> str:

@@ -18,13 +18,21 @@ from presswork.commands.trying.try_changes import AROUND, print_change, print_pr
 from presswork.commands.trying.try_fields import MOST_FIELDS, WHOLE, answer_rows, clipped, value_in_full, value_text
 from presswork.commands.trying.try_json import changes_json, trial_json
 from presswork.commands.trying.try_line import live_line
-from presswork.commands.trying.try_record import cost_in_words, ending_of, figures_of, print_record, print_system
+from presswork.commands.trying.try_record import (
+    cost_in_words,
+    ending_of,
+    figures_of,
+    key_in_words,
+    print_record,
+    print_system,
+)
+from presswork.commands.trying.try_stop import stopped_as_trial
 from presswork.commands.trying.try_template import AskedTrials
 from presswork.commands.trying.try_totals import exit_status, print_totals, print_warnings
 from presswork.differences.json_differences import compare_values
 from presswork.differences.operations import Operation
 from presswork.differences.text_differences import compare_texts
-from presswork.errors import ConfigurationError, PressworkError
+from presswork.errors import ConfigurationError, ParameterError, PressworkError
 from presswork.settings import Settings
 from presswork.terminal import screen
 from presswork.terminal.difference_view import in_one, is_plain, new_side, old_side
@@ -45,29 +53,35 @@ async def compare_versions(command: CommandContext, asked: AskedTrials, against:
         version = _opened_version(stack, command.settings, asked, against)
         line, _console = stack.enter_context(live_line(say=not command.as_json))
         line.ask(2 * asked.most_records)
+        told: list[TriedRecord] = []
 
         def tell(record: TriedRecord) -> None:
             line.one_ended(record.key)
+            told.append(record)
 
         old: Trial | Exception
-        async with TrySession(command.settings) as session:
-            new = await session.run(asked.to_try, on_record=tell)
+        session = TrySession(command.settings)
+        line.follow(lambda: session.doing)
+        async with session:
+            with stopped_as_trial(session, told):
+                new = await session.run(asked.to_try, on_record=tell)
             try:
-                old = await session.run(version.fitted(asked.to_try), templates_dir=version.folder, on_record=tell)
+                with stopped_as_trial(session, told):
+                    old = await session.run(version.fitted(asked.to_try), templates_dir=version.folder, on_record=tell)
             except (PressworkError, DatabaseError) as error:
                 old = error
     command.run_id = new.run_id
-    told = {"label": version.label, "note": version.note}
+    other = {"label": version.label, "note": version.note}
     if isinstance(old, Exception):
-        return _show_one(command, asked, new, told, old)
-    answer = {"against": told, "old": trial_json(old), "new": trial_json(new), "changes": changes_json(old, new)}
+        return _show_one(command, asked, new, other, old)
+    answer = {"against": other, "old": trial_json(old), "new": trial_json(new), "changes": changes_json(old, new)}
     # The cap is that of both.
     whole = replace(new, stopped=new.stopped or old.stopped)
     command.answer(answer, lambda console: print_sides(console, old, whole, version))
     return exit_status(whole)
 
 
-def _show_one(command: CommandContext, asked: AskedTrials, new: Trial, told: dict[str, Any], error: Exception) -> int:
+def _show_one(command: CommandContext, asked: AskedTrials, new: Trial, other: dict[str, Any], error: Exception) -> int:
     """Show this version, whose answers are paid for, and why the other can't be asked; return the error's status."""
     if not command.as_json:
         console = screen.out()
@@ -78,13 +92,18 @@ def _show_one(command: CommandContext, asked: AskedTrials, new: Trial, told: dic
         print_totals(console, new, asked)
     status, kind, message = describe(error)
     if kind != STOPPED_KIND:
-        message = f"The version {told['label']} can't be asked: {message}"
-    command.fail(message, kind, against=told, old=None, new=trial_json(new), changes=[])
+        message = f"The version {other['label']} can't be asked: {message}"
+    command.fail(message, kind, against=other, old=None, new=trial_json(new), changes=[])
     return status
 
 
 def _opened_version(stack: ExitStack, settings: Settings, asked: AskedTrials, against: str) -> OpenedVersion:
     """Open a version of git, or one that a ledger has; the error of the last ledger lists the versions there are."""
+    if not against.removeprefix(GIT).strip():
+        raise ParameterError(
+            "--against takes the hash of a version, or its beginning, or git: and a revision, such as git:HEAD. "
+            f"`{screen.command(f'templates history {asked.flags.name}')}` lists the hashes."
+        )
     urls = [] if against.startswith(GIT) else ledger_urls(settings, sandbox=asked.flags.sandbox)
 
     def enter(url: str | None) -> OpenedVersion:
@@ -131,7 +150,7 @@ def _print_legend(console: Console, version: OpenedVersion) -> None:
 
 def _print_columns(console: Console, before: TriedRecord, now: TriedRecord, label: str) -> None:
     console.print()
-    console.print(screen.data(now.key, "bold"))
+    console.print(Text(key_in_words(now.key), "bold"))
     made = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), expand=True, header_style="dim")
     made.add_column("", style="cyan", max_width=24, overflow="fold")
     made.add_column(screen.data(label), ratio=1, overflow="fold")

@@ -97,11 +97,24 @@ def next_steps(trial: Trial, asked: AskedTrials) -> Sequence[tuple[str, str]]:
     if flags.run is None and flags.sandbox:
         steps.append((screen.command(again), "asks Claude, if ANTHROPIC_API_KEY is set"))
     elif flags.run is None and good:
-        steps.append((screen.command(f"run {name}{values}"), f"all records; it pays nothing for {_these(good)}"))
-    if trial.records:
-        shown = screen.short(trial.records[0].generation_id)
-        steps.append((screen.command(f"show {shown}"), "an answer whole, with its request and cost"))
-    return steps
+        steps.append((screen.command(f"run {name}{values}"), f"all records; {_paid(good, refreshed=flags.refresh)}"))
+    return [*steps, *_shown(trial.records)]
+
+
+def _paid(records: Sequence[TriedRecord], *, refreshed: bool) -> str:
+    """Say what a run does with the answers of a trial."""
+    if refreshed:
+        # Otherwise a run takes the newest answer.
+        return "content of the same prompt keeps its answer"
+    return f"it pays nothing for {'this one' if len(records) == 1 else f'these {len(records):,}'}"
+
+
+def _shown(records: Sequence[TriedRecord]) -> Sequence[tuple[str, str]]:
+    """Return the command that shows a record in full: one with an answer, or else one that was asked about."""
+    answered = [record for record in records if record.output is not None or record.raw is not None]
+    told = "an answer whole, with its request and cost" if answered else "a request whole, and why it has no answer"
+    asked = answered or [record for record in records if record.requests]
+    return [(screen.command(f"show {screen.short(record.generation_id)}"), told) for record in asked[:1]]
 
 
 def _typed(values: Sequence[str] | None, flag: str) -> str:
@@ -110,7 +123,3 @@ def _typed(values: Sequence[str] | None, flag: str) -> str:
 
 def _quoted(value: str) -> str:
     return visible(shlex.quote(value))
-
-
-def _these(records: Sequence[TriedRecord]) -> str:
-    return "this one" if len(records) == 1 else f"these {len(records):,}"

@@ -2,9 +2,8 @@
 
 import asyncio
 from contextlib import aclosing
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from datetime import datetime
-from decimal import Decimal
 from typing import Any
 
 from rich.console import Console
@@ -21,14 +20,15 @@ from presswork.commands.trying.try_changes import (
 from presswork.commands.trying.try_json import changes_json, trial_json
 from presswork.commands.trying.try_line import Telling, TrialLine, live_line, waiting_in_words
 from presswork.commands.trying.try_record import print_record, print_system
+from presswork.commands.trying.try_stop import spent_in_words
 from presswork.commands.trying.try_template import AskedTrials
 from presswork.commands.trying.try_totals import next_steps, print_warnings
 from presswork.errors import StoppedError
-from presswork.report.amounts import counted
+from presswork.report.amounts import counted, exact_dollars
 from presswork.report.summary import HAS_ALL, MET_CAP
 from presswork.terminal import screen
 from presswork.terminal.endings import EXIT_STOPPED, CommandContext
-from presswork.trying.saves import Broken, Capped, Started, Unchanged, Version, Waiting, WatchEvent, watch_saves
+from presswork.trying.saves import Broken, Capped, Gone, Started, Unchanged, Version, Waiting, WatchEvent, watch_saves
 from presswork.trying.sessions import TrySession
 from presswork.trying.trials import Trial, TriedRecord
 
@@ -39,13 +39,13 @@ class Watched:
     Earlier trials are not kept: a watch may see hundreds, with all their prompts.
     """
 
-    def __init__(self, asked: AskedTrials) -> None:
+    def __init__(self, asked: AskedTrials, session: TrySession) -> None:
         self.asked = asked
+        self.session = session
         self.before: Trial | None = None
         self.unfinished: list[TriedRecord] = []
-        self.version = 0
         self.is_waiting = False
-        self._requests = 0
+        self._versions = self._requests = 0
 
     @property
     def requests(self) -> int:
@@ -53,10 +53,9 @@ class Watched:
         return self._requests + sum(record.requests for record in self.unfinished)
 
     @property
-    def spent_usd(self) -> Decimal:
-        """What all versions have cost, also one that was stopped."""
-        costs = (record.cost_usd for record in self.unfinished)
-        return sum(filter(None, costs), self.before.session_usd if self.before else Decimal(0))
+    def versions(self) -> int:
+        """The versions that were asked, also one that was stopped, but not those that were broken."""
+        return self._versions + bool(self.unfinished)
 
     @property
     def cap(self) -> float | None:
@@ -69,12 +68,11 @@ class Watched:
 
     def happened(self, event: WatchEvent) -> None:
         """Take an event."""
-        self.is_waiting = isinstance(event, Waiting | Unchanged)
+        self.is_waiting = isinstance(event, Waiting | Unchanged | Gone)
         if isinstance(event, Version):
             self.before = event.trial
+            self._versions += 1
             self._requests += event.trial.requests
-        elif isinstance(event, Started):
-            self.version = event.version
         if isinstance(event, Version | Started):
             self.unfinished.clear()
 
@@ -93,7 +91,11 @@ class WatchLines(Watched):
 
     def ended(self) -> None:
         """Print the last line."""
-        told = {"versions": self.version, "requests": self.requests, "session_usd": self.spent_usd}
+        told = {
+            "versions": self.versions,
+            "requests": self.requests,
+            "session_usd": self.session.spent.total_usd,
+        }
         screen.print_json_line({"event": "ended", **told, "max_cost": self.cap})
 
     def _of_version(self, event: Version) -> dict[str, Any]:
@@ -104,8 +106,9 @@ class WatchLines(Watched):
 class WatchScreen(Watched):
     """Prints the first version's records in full, and then what each save changed."""
 
-    def __init__(self, asked: AskedTrials, console: Console, line: TrialLine) -> None:
-        super().__init__(asked)
+    def __init__(self, asked: AskedTrials, session: TrySession, console: Console, line: TrialLine) -> None:
+        super().__init__(asked, session)
+        line.follow(lambda: session.doing)
         self._console, self._line = console, line
         self._befores: dict[str, TriedRecord] = {}
         self._begin()
@@ -147,6 +150,9 @@ class WatchScreen(Watched):
             case Broken():
                 for mistake in event.mistakes:
                     self._say(f"✘ {mistake}", "red")
+            case Gone():
+                are = "is" if len(event.files) == 1 else "are"
+                self._say(f"✘ {', '.join(event.files)} {are} gone: waiting until saved again.", "red")
             case Unchanged():
                 self._say(f"{', '.join(event.saved)} saved without a change: nothing sent.", "dim")
             case Capped():
@@ -157,11 +163,13 @@ class WatchScreen(Watched):
 
     def ended(self) -> None:
         """Print what all versions came to, and the commands that come next."""
-        total = f"{counted(self.version, 'version')}, {counted(self.requests, 'request')}"
-        of_cap = "" if self.cap is None else f" of ${self.cap:,.2f}"
-        self._console.print(Text(f"\n{total}, ${self.spent_usd:,.4f}{of_cap}.", "bold"))
+        total = f"{counted(self.versions, 'version')}, {counted(self.requests, 'request')}"
+        of_cap = "" if self.cap is None else f" of {exact_dollars(self.cap)}"
+        self._console.print(Text(f"\n{total}, {spent_in_words(self.session.spent)}{of_cap}.", "bold"))
         if self.before is not None:
-            screen.print_next(self._console, next_steps(self.before, self.asked))
+            # Of the newest version that has answers, also if it was stopped.
+            newest = replace(self.before, records=self.unfinished or self.before.records)
+            screen.print_next(self._console, next_steps(newest, self.asked))
 
     def _version(self, trial: Trial) -> None:
         if self._same:
@@ -186,8 +194,9 @@ def watch_template(command: CommandContext, asked: AskedTrials) -> int:
 
     Ctrl-C is how a watch ends, so the status is 0. If it cuts off requests, the status is that of a stopped run.
     """
+    session = TrySession(command.settings)
     with live_line(say=not command.as_json) as (line, console):
-        watched = WatchLines(asked) if command.as_json else WatchScreen(asked, console, line)
+        watched = WatchLines(asked, session) if command.as_json else WatchScreen(asked, session, console, line)
         try:
             status = asyncio.run(_watch(command, watched))
         except (KeyboardInterrupt, StoppedError):
@@ -198,7 +207,7 @@ def watch_template(command: CommandContext, asked: AskedTrials) -> int:
 
 async def _watch(command: CommandContext, watched: Watched) -> int:
     settings, to_try = command.settings, watched.asked.to_try
-    async with TrySession(settings) as session:
+    async with watched.session as session:
 
         async def ask() -> Trial:
             telling = Telling(watched.record_ended)

@@ -55,6 +55,10 @@ class Stopper:
         self._end(busy=False)
         self._end(busy=True)
 
+    def in_flight(self) -> int:
+        """How many requests a stop waits for; may be read from another thread."""
+        return sum(pursuit.busy and not pursuit.ends_by_itself for pursuit in tuple(self._pursuits.values()))
+
     def close(self) -> None:
         """Cancel the timer."""
         if self._timer is not None:
