@@ -360,6 +360,23 @@ def test_watch_that_cuts_off_requests_ends_as_a_stopped_run_does(desk: Desk) -> 
         assert running.wait(timeout=30) == 130
 
 
+def test_watch_that_is_stopped_says_what_it_kept_and_names_the_newest_answer(desk: Desk) -> None:
+    file = desk.templates / "notes.md.j2"
+    running = begin(*TRY, "notes", "--watch", "--key", "1")
+    assert running.stderr is not None
+    assert "Waiting for a save" in running.stderr.readline()
+    desk.switch(latency_ms=1_500)
+    file.write_text(file.read_text(encoding="utf-8").replace("record.text }}", "record.text }}!"), encoding="utf-8")
+    asyncio.run(until(lambda: desk.sent() == 2, pause_s=0.1))
+    running.send_signal(signal.SIGINT)
+    text = running.communicate(timeout=30)[0]
+
+    assert running.returncode == 130
+    assert "\nStopped. 1 answer kept: asking again pays nothing for it.\n" in text
+    assert "\n2 versions, 2 requests, $0.00" in text
+    assert len(set(re.findall(r"show (\w{12})", text.partition("== version 2")[2]))) == 1
+
+
 def test_watch_shows_a_person_what_changed(desk: Desk, tmp_path: Path) -> None:
     file = desk.templates / "notes.md.j2"
     shown = tmp_path / "shown"

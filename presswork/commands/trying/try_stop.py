@@ -22,10 +22,15 @@ def stopped_as_trial(session: TrySession, told: Sequence[TriedRecord]) -> Iterat
 
 def stopped_in_words(told: Sequence[TriedRecord], spent: Spent) -> str:
     """Say how many answers are kept, and what was spent."""
+    return f"{kept_in_words(told)} Cost: {spent_in_words(spent)}."
+
+
+def kept_in_words(told: Sequence[TriedRecord]) -> str:
+    """Say how many answers of a stopped trial are kept."""
     kept = sum(record.status == SUCCEEDED for record in told)
     them = "it" if kept == 1 else "them"
     pays = f": asking again pays nothing for {them}" if kept else ""
-    return f"Stopped. {counted(kept, 'answer')} kept{pays}. Cost: {spent_in_words(spent)}."
+    return f"Stopped. {counted(kept, 'answer')} kept{pays}."
 
 
 def spent_in_words(spent: Spent) -> str:

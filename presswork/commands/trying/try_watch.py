@@ -20,7 +20,7 @@ from presswork.commands.trying.try_changes import (
 from presswork.commands.trying.try_json import changes_json, trial_json
 from presswork.commands.trying.try_line import Telling, TrialLine, live_line, waiting_in_words
 from presswork.commands.trying.try_record import print_record, print_system
-from presswork.commands.trying.try_stop import spent_in_words
+from presswork.commands.trying.try_stop import kept_in_words, spent_in_words
 from presswork.commands.trying.try_template import AskedTrials
 from presswork.commands.trying.try_totals import next_steps, print_warnings
 from presswork.errors import StoppedError
@@ -163,6 +163,8 @@ class WatchScreen(Watched):
 
     def ended(self) -> None:
         """Print what all versions came to, and the commands that come next."""
+        if self.unfinished:
+            self._console.print(Text(f"\n{kept_in_words(self.unfinished)}", "yellow"))
         total = f"{counted(self.versions, 'version')}, {counted(self.requests, 'request')}"
         of_cap = "" if self.cap is None else f" of {exact_dollars(self.cap)}"
         self._console.print(Text(f"\n{total}, {spent_in_words(self.session.spent)}{of_cap}.", "bold"))
