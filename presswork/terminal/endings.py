@@ -58,10 +58,10 @@ class CommandContext:
         else:
             show(screen.out())
 
-    def fail(self, message: str, kind: str) -> None:
-        """Print an error; with --json also print {"error", "kind", "run_id"} as the answer."""
+    def fail(self, message: str, kind: str, **done: Any) -> None:
+        """Print an error; with --json also print {"error", "kind", "run_id"} as the answer, with what is `done`."""
         if self.as_json:
-            screen.print_json({"error": message, "kind": kind, "run_id": self.run_id})
+            screen.print_json({"error": message, "kind": kind, "run_id": self.run_id, **done})
         console = screen.err()
         text = Text("" if kind == STOPPED_KIND else "Error: ", "bold red")
         console.print(text.append_text(screen.data(message)), soft_wrap=not console.is_terminal)

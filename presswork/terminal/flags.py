@@ -193,9 +193,10 @@ class TryFlags(Flags):
     keys: Annotated[
         list[str] | None, Option("--key", metavar="KEY", help="Try the record with this key. Can be repeated.")
     ] = None
-    limit: Annotated[int | None, Option(min=1, help="Try this many records, the first of the select. Default: 3.")] = (
-        None
-    )
+    limit: Annotated[
+        int | None,
+        Option(min=1, max=100, help="Try this many records, the first of the select. Default: 3, at most 100."),
+    ] = None
     sets: Sets = None
     watch: Annotated[bool, Option("--watch", help="Ask again at each save, and show what changed in the answers.")] = (
         False

@@ -5,8 +5,8 @@ from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import Any
 
-from presswork.audit.sent_prompts import SentPrompt
 from presswork.output_classes.validate import Fault
+from presswork.report.sent_prompts import SentPrompt
 
 FIRST_RECORDS = 3
 """How many records are tried if none is named."""

@@ -14,11 +14,11 @@ from db.database_errors import DatabaseError
 from db.readers.stored_generations import Audit, read_generation
 from db.readers.what_stands import OwnOutcome, read_own_outcomes
 from db.words import CONNECT, COST_CAP, FAILED, PERHAPS_BILLED, SUCCEEDED, UNSENT
-from presswork.audit.sent_prompts import sent_prompt
 from presswork.claude.refusals import PASSING_STATUSES
 from presswork.engine.run import Run
 from presswork.errors import PressworkError
 from presswork.output_classes.validate import Fault
+from presswork.report.sent_prompts import sent_prompt
 from presswork.trying.trials import SKIPPED_BY_CAP, TokenCounts, TriedRecord
 
 NEXT_LOOK_S = 0.05

@@ -16,7 +16,11 @@ from typing import Any
 
 import pytest
 
+from db.clock import now
+from db.ledger.rows import TemplateRow
+from db.ledger.writing import add_templates
 from presswork.commands.trying.try_template import check_template
+from presswork.prompts.templates import load_template
 from presswork.settings import ROOT
 from presswork.terminal.endings import CommandContext
 from presswork.terminal.flags import TryFlags
@@ -169,6 +173,14 @@ def test_mistake_is_said_before_anything_is_sent(desk: Desk, arguments: tuple[st
     assert set(told) == {"error", "kind", "run_id"}
 
 
+def test_more_records_than_a_person_reads_are_refused(desk: Desk) -> None:
+    refused = call(*TRY, "notes", "--limit", "101")
+
+    assert (refused.exit_code, desk.sent()) == (2, 0)
+    assert "less than or equal to 100" in refused.stderr
+    assert call(*TRY, "notes", "--limit", "100").exit_code == 0
+
+
 @pytest.mark.usefixtures("no_endpoint")
 def test_without_a_key_it_says_that_the_sandbox_is_possible() -> None:
     result = call(*TRY, "notes")
@@ -204,6 +216,30 @@ def test_versions_are_compared_on_the_same_records(desk: Desk) -> None:
     assert [change["key"] for change in found["changes"]] == ["1", "2", "3"]
     assert all(change["prompt_changed"] for change in found["changes"])
     assert desk.sent() == 6
+
+
+@pytest.mark.parametrize(
+    ("selected", "said"), [("notes WHERE id > 9", "The select of 'notes' finds no record"), ("lost", "no such table")]
+)
+def test_other_version_that_can_not_be_asked_hides_no_answers(desk: Desk, selected: str, said: str) -> None:
+    desk.template(front=FIELDS.replace("FROM notes", f"FROM {selected}"))
+    old = load_template(desk.templates, "notes")
+    desk.template(front=FIELDS)
+    with desk.opened() as ledger:
+        add_templates(
+            ledger, [TemplateRow(hash=old.hash, name="notes", sources=dict(old.sources), first_seen_at=now())]
+        )
+
+    screen = call(*TRY, "notes", "--against", old.hash)
+    found = tried("notes", "--against", old.hash)
+
+    assert (screen.exit_code, desk.sent()) == (2, 3), screen.stderr
+    assert screen.stdout.count("  answer\n") == 3
+    assert f"Error: The version {old.hash[:12]} can't be asked: " in screen.stderr
+    assert said in screen.stderr
+    assert (found["old"], found["run_id"], found["changes"]) == (None, found["new"]["run_id"], [])
+    assert [record["status"] for record in found["new"]["records"]] == ["succeeded"] * 3
+    assert said in found["error"]
 
 
 @pytest.mark.usefixtures("no_endpoint")

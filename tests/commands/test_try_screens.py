@@ -13,7 +13,6 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from presswork.audit.sent_prompts import Said, SentPrompt
 from presswork.commands.trying.try_changes import is_same, print_change, print_prompt_change, print_session
 from presswork.commands.trying.try_line import TrialLine, waiting_in_words
 from presswork.commands.trying.try_record import print_record, print_system
@@ -23,6 +22,7 @@ from presswork.commands.trying.try_totals import exit_status, print_totals
 from presswork.output_classes.validate import Fault
 from presswork.prompts.rendering.marking import MarkedPrompt, PromptPiece
 from presswork.report.progress import Progress
+from presswork.report.sent_prompts import Said, SentPrompt
 from presswork.terminal.flags import TryFlags
 from presswork.trying.trials import Asked, TokenCounts, Trial, TriedRecord
 from presswork.trying.versions import OpenedVersion

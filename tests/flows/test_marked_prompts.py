@@ -11,8 +11,8 @@ from db.readers.stored_generations import read_generation
 from flows.newsletter import newsletter
 from flows.product_copy import Products, product_copy
 from flows.support_replies import support_replies
-from presswork.audit.sent_prompts import TOO_MANY, SentPrompt, sent_prompt
 from presswork.prompts.rendering.marking import NO_TEMPLATE, OTHER_TEXT
+from presswork.report.sent_prompts import TOO_MANY, SentPrompt, sent_prompt
 from tests.engine.workshop import Workshop
 
 

@@ -11,7 +11,7 @@ from sqlalchemy import Engine
 from db.readers.stored_generations import Audit, read_generation
 from db.words import PERHAPS_BILLED, SUCCEEDED
 from presswork.audit.page import NotFoundError, Page, PageQuery, ShortText
-from presswork.audit.sent_prompts import SentPrompt, as_text, sent_prompt
+from presswork.report.sent_prompts import SentPrompt, as_text, sent_prompt
 
 LINEAGE = 200
 """How many parents and children a page lists."""

@@ -11,24 +11,32 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
+from db.database_errors import DatabaseError
 from db.readers.audit.filters import FilterError
 from db.words import SUCCEEDED
 from presswork.commands.trying.try_changes import AROUND, print_change, print_prompt_change, reads_other
 from presswork.commands.trying.try_fields import MOST_FIELDS, WHOLE, answer_rows, clipped, value_in_full, value_text
 from presswork.commands.trying.try_json import changes_json, trial_json
 from presswork.commands.trying.try_line import live_line
-from presswork.commands.trying.try_record import cost_in_words, ending_of, figures_of, key_in_words
+from presswork.commands.trying.try_record import (
+    cost_in_words,
+    ending_of,
+    figures_of,
+    key_in_words,
+    print_record,
+    print_system,
+)
 from presswork.commands.trying.try_stop import stopped_as_trial
 from presswork.commands.trying.try_template import AskedTrials
-from presswork.commands.trying.try_totals import exit_status, print_warnings
+from presswork.commands.trying.try_totals import exit_status, print_totals, print_warnings
 from presswork.differences.json_differences import compare_values
 from presswork.differences.operations import Operation
 from presswork.differences.text_differences import compare_texts
-from presswork.errors import ConfigurationError, ParameterError
+from presswork.errors import ConfigurationError, ParameterError, PressworkError
 from presswork.settings import Settings
 from presswork.terminal import screen
 from presswork.terminal.difference_view import in_one, is_plain, new_side, old_side
-from presswork.terminal.endings import CommandContext
+from presswork.terminal.endings import STOPPED_KIND, CommandContext, describe
 from presswork.terminal.ledgers import ledger_urls, opened
 from presswork.trying.sessions import TrySession
 from presswork.trying.trials import LABEL_HASH, Trial, TriedRecord
@@ -51,19 +59,42 @@ async def compare_versions(command: CommandContext, asked: AskedTrials, against:
             line.one_ended(record.key)
             told.append(record)
 
+        old: Trial | Exception
         session = TrySession(command.settings)
         line.follow(lambda: session.doing)
         async with session:
-            stack.enter_context(stopped_as_trial(session, told))
-            new = await session.run(asked.to_try, on_record=tell)
-            old = await session.run(version.fitted(asked.to_try), templates_dir=version.folder, on_record=tell)
+            with stopped_as_trial(session, told):
+                new = await session.run(asked.to_try, on_record=tell)
+            try:
+                with stopped_as_trial(session, told):
+                    old = await session.run(version.fitted(asked.to_try), templates_dir=version.folder, on_record=tell)
+            except (PressworkError, DatabaseError) as error:
+                old = error
     command.run_id = new.run_id
     other = {"label": version.label, "note": version.note}
+    if isinstance(old, Exception):
+        return _show_one(command, asked, new, other, old)
     answer = {"against": other, "old": trial_json(old), "new": trial_json(new), "changes": changes_json(old, new)}
     # The cap is that of both.
     whole = replace(new, stopped=new.stopped or old.stopped)
     command.answer(answer, lambda console: print_sides(console, old, whole, version))
     return exit_status(whole)
+
+
+def _show_one(command: CommandContext, asked: AskedTrials, new: Trial, other: dict[str, Any], error: Exception) -> int:
+    """Show this version, whose answers are paid for, and why the other can't be asked; return the error's status."""
+    if not command.as_json:
+        console = screen.out()
+        for record in new.records[:1]:
+            print_system(console, record)
+        for record in new.records:
+            print_record(console, record)
+        print_totals(console, new, asked)
+    status, kind, message = describe(error)
+    if kind != STOPPED_KIND:
+        message = f"The version {other['label']} can't be asked: {message}"
+    command.fail(message, kind, against=other, old=None, new=trial_json(new), changes=[])
+    return status
 
 
 def _opened_version(stack: ExitStack, settings: Settings, asked: AskedTrials, against: str) -> OpenedVersion:
