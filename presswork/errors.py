@@ -30,6 +30,13 @@ from typing import Any
 
 from db.words import CALL_ERROR, COST_CAP, RENDER
 
+_PASSING_STATUSES = frozenset({408, 409, 429})
+
+
+def may_pass(status: int) -> bool:
+    """Whether an error with this HTTP status may be gone at the next try: 408, 409, 429 and all from 500 on."""
+    return status in _PASSING_STATUSES or status >= 500
+
 
 class PressworkError(Exception):
     """Something went wrong in Presswork. The log shows what happened before."""

@@ -15,7 +15,7 @@ import httpx2
 from db.words import CONNECT, CONNECTION, PROXY, TIMEOUT
 from presswork.claude.answers import ErrorBody, cleaned_word, read_error
 from presswork.claude.rate_limits import read_limits, retry_after
-from presswork.errors import CallError, FinalCallError, PassingCallError, StoppingCallError
+from presswork.errors import CallError, FinalCallError, PassingCallError, StoppingCallError, may_pass
 
 SPEND_LIMIT = "spend_limit_reached"
 LONGEST_MESSAGE = 300
@@ -28,8 +28,6 @@ STOPPING_STATUSES = {
     404: "The endpoint does not know the model or the path. Check `model` in the template and ANTHROPIC_BASE_URL.",
 }
 """Statuses after which no request of the run can succeed, with the remedy."""
-
-PASSING_STATUSES = frozenset({408, 409, 429})  # and all from 500 on
 
 STATUS_OF = {
     "authentication_error": 401,
@@ -153,7 +151,7 @@ def judge(status: int, body: ErrorBody) -> tuple[type[CallError], str, str]:
         return StoppingCallError, kind, remedy
     if meant in PROXY_STATUSES and body.type != TIMED_OUT:
         return PassingCallError, PROXY, ""
-    if meant in PASSING_STATUSES or meant >= 500:
+    if may_pass(meant):
         return PassingCallError, kind, ""
     return FinalCallError, kind, PROXY_REMEDY if meant in STOPPING_STATUSES else ""
 

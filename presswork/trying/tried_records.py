@@ -5,7 +5,6 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from datetime import timedelta
 from decimal import Decimal
-from http import HTTPStatus
 from typing import Any
 
 from sqlalchemy import Engine
@@ -14,9 +13,8 @@ from db.database_errors import DatabaseError
 from db.readers.stored_generations import Audit, read_generation
 from db.readers.what_stands import OwnOutcome, read_own_outcomes
 from db.words import CONNECT, COST_CAP, FAILED, PERHAPS_BILLED, SUCCEEDED, UNSENT
-from presswork.claude.refusals import PASSING_STATUSES
 from presswork.engine.run import Run
-from presswork.errors import PressworkError
+from presswork.errors import PressworkError, may_pass
 from presswork.output_classes.validate import Fault
 from presswork.report.sent_prompts import sent_prompt
 from presswork.trying.trials import SKIPPED_BY_CAP, TokenCounts, TriedRecord
@@ -107,7 +105,7 @@ def _may_pass(attempt: Mapping[str, Any]) -> bool:
     status = attempt["http_status"]
     if status is None:
         return attempt["error_type"] in {CONNECT, *PERHAPS_BILLED}
-    return status in PASSING_STATUSES or status >= HTTPStatus.INTERNAL_SERVER_ERROR
+    return may_pass(status)
 
 
 def _elapsed(attempts: Sequence[Mapping[str, Any]]) -> int:
