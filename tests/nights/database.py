@@ -91,6 +91,15 @@ class Ledger:
             connection.executemany("INSERT INTO night_refused VALUES (?)", [(key,) for key in refused])
         connection.close()
 
+    def end_troubles(self) -> None:
+        """Let everything succeed from now on."""
+        self.outages = ()
+        for each in (self.kill_at_statement, self.kill_at_commit, self.lost_commits):
+            each.clear()
+        with sqlite3.connect(self.file) as connection:
+            connection.execute("DELETE FROM night_refused")
+        connection.close()
+
     def shared(self) -> Engine:
         """Return the engine of a ledger that several machines share, so that its own clock judges leases."""
         return self.engine.execution_options(presswork_shared=True)

@@ -45,6 +45,7 @@ class FlowRun:
     cancelling: bool = False
     helper: Helper | None = None
     due: float = 0.0
+    approved: bool = False
 
     @property
     def state(self) -> str:

@@ -65,6 +65,11 @@ class SimulatedLoop(asyncio.AbstractEventLoop):
         """Close an asynchronous generator that nobody iterates any more, as asyncio.run does."""
         self.call_soon(lambda: self.create_task(generator.aclose()))
 
+    def forget(self) -> None:
+        """Drop all tasks, handles and timers."""
+        for each in (self._ready, self._timers, self._signals, self.tasks):
+            each.clear()
+
     def _move_due(self) -> None:
         now = self._clock()
         while self._timers and self._timers[0][0] <= now:

@@ -13,7 +13,9 @@ from sqlalchemy import text
 
 from db.clock import agree, now
 from db.database_errors import DatabaseError
+from db.machine import here, use
 from db.sources.spool import Spool
+from db.sources.values import Record
 from db.upkeep.compacting import compact
 from presswork.engine.opening import open_hosted_run
 from presswork.engine.orchestration.host import Kept
@@ -22,6 +24,7 @@ from presswork.errors import PressworkError, RunEndedError
 from presswork.options import RunOptions
 from presswork.report.summary import Summary
 from presswork.settings import Settings
+from sandbox.switches import Switches
 from tests.nights.database import Outage
 from tests.nights.endpoint import SimulatedEndpoint
 from tests.nights.host import STEPS, FlowRun, LeavingError, SimulatedHost
@@ -34,7 +37,7 @@ MORNING_S = 40_000.0
 """All that goes wrong begins before; then the last runs are made."""
 WAITS_S = 30.0
 """How long a suspended run waits."""
-_TIMED = frozenset({"sleep", "reboot", "jump", "interrupt", "cancel", "edit", "away", "compact"})
+_TIMED = frozenset({"sleep", "reboot", "jump", "interrupt", "cancel", "edit", "compact"})
 _NEWEST_UNFINISHED = text("SELECT max(id) FROM runs WHERE flow = :flow AND status <> 'completed' AND \"trigger\" <> 'try'")
 
 
@@ -84,6 +87,7 @@ class Driver:
     def __init__(self, plan: Night, place: Workplace) -> None:
         self.plan, self.place = plan, place
         self.world = World(plan.seed)
+        self._machine = here()
         self.flow_runs: list[FlowRun] = []
         self.owners: dict[str, FlowRun] = {}
         self.runs: list[RunNotes] = []
@@ -115,6 +119,13 @@ class Driver:
                 last = host is self.hosts[0]
                 self._start(Start(self.world.now, job, self.hosts.index(host)), must_finish=last)
                 self.world.run(self.world.now + MORNING_S)
+
+    def close(self) -> None:
+        """Forget the night's processes, and answer by the real machine again."""
+        self.world.bury()
+        self.flow_runs.clear()
+        self.owners.clear()
+        use(self._machine)
 
     def _outages(self) -> list[Outage]:
         outages = []
@@ -251,10 +262,6 @@ class Driver:
             case "jump":
                 host.skew_s += event.size
                 world.tell(f"{host.name}: its clock is set by {event.size:+.0f} s")
-            case "away":
-                self.endpoint.is_away = True
-                world.tell(f"the endpoint is unavailable for {event.size:.1f} s")
-                world.call_at(world.now + event.size, self._endpoint_returns)
             case "edit":
                 self._edits += 1
                 world.tell(f"{self.place.edit(event.who, self._edits)} is edited")
@@ -268,9 +275,6 @@ class Driver:
             case "cancel" if process is not None and process.alive:
                 world.tell(f"Cancel for {process.name}")
                 self.owners[process.name].cancelling = True
-
-    def _endpoint_returns(self) -> None:
-        self.endpoint.is_away = False
 
     def _compact(self) -> None:
         if any(process.alive for process in self.world.processes):
@@ -287,11 +291,11 @@ class Driver:
 
 def _texts_of(spool: Spool) -> dict[str, str]:
     """Return the records of a spool as texts, by their keys."""
-    raise NotImplementedError
+    records = [record for page in spool.pages(1000) for record in page]
+    return {record.key: record.body for record in records if isinstance(record, Record)}
 
 
-def _switches(plan: Night) -> Any:
-    from sandbox.switches import Switches
+def _switches(plan: Night) -> Switches:
     return Switches(seed=plan.seed, **dict(plan.switches))
 
 

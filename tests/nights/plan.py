@@ -7,6 +7,8 @@ import random
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from tests.nights.endpoint_faults import EndpointFault
+
 JOBS = ("note", "titled", "reviewed")
 """A job of one step, one of two steps, and one that is suspended between them."""
 
@@ -59,7 +61,7 @@ class Night:
     starts: tuple[Start, ...] = ()
     events: tuple[Event, ...] = ()
     switches: tuple[tuple[str, Any], ...] = ()
-    faults: tuple[Any, ...] = ()
+    faults: tuple[EndpointFault, ...] = ()
     settings: tuple[tuple[str, Any], ...] = ()
     refused: tuple[int, ...] = ()
     skews: tuple[float, ...] = field(default=(0.0,))
@@ -155,7 +157,7 @@ def _event(rng: random.Random, hosts: int, *, shared: bool) -> Event:
     nth = int(10 ** (rng.random() * 3.3)) + 1
     kind = rng.choice(
         "kill kill kill_statement kill_commit lose_commit freeze sleep reboot interrupt cancel "
-        "unavailable locked full slow partition jump edit edit away compact".split()
+        "unavailable locked full slow partition jump edit edit compact".split()
     )
     match kind:
         case "kill" | "freeze":
@@ -164,7 +166,7 @@ def _event(rng: random.Random, hosts: int, *, shared: bool) -> Event:
             return Event(kind, who=process, nth=int(10 ** (rng.random() * 2.5)) + 1)
         case "kill_commit" | "lose_commit":
             return Event(kind, who=process, nth=int(10 ** (rng.random() * 1.6)) * rng.choice((1, -1)))
-        case "unavailable" | "locked" | "full" | "slow" | "partition" | "away":
+        case "unavailable" | "locked" | "full" | "slow" | "partition":
             return Event(kind, at, host, long)
         case "jump":
             return Event(kind, at, host, rng.choice((-3600.0, -200.0, 5.0, 200.0, 3600.0)))

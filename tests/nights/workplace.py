@@ -1,5 +1,6 @@
 """Everything that nights share and that takes long to make: templates, the source, the ledger's tables, the settings."""
 
+import gc
 import logging
 import shutil
 import tempfile
@@ -12,7 +13,6 @@ from typing import Any
 import pytest
 from sqlalchemy import Engine, create_engine, text
 
-from presswork.engine.materials import run_selects
 from presswork.engine.orchestration import host as host_module
 from presswork.engine.resources import source_reads
 from presswork.settings import Settings
@@ -99,11 +99,12 @@ def open_workplace() -> Iterator[Workplace]:
             templates_dir=templates,
             endpoint="sandbox",
         )
+        gc.collect()
+        gc.freeze()  # what is loaded now is never garbage: each night ends with a collection
         yield Workplace(folder, templates, Ledger(folder / "ledger.sqlite"), source, settings)
     finally:
+        gc.unfreeze()
         patch.undo()
         logging.getLogger("prefect.presswork").setLevel(before)
         shutil.rmtree(folder, ignore_errors=True)
 
-
-__all__ = ["Workplace", "open_workplace", "run_selects"]

@@ -5,10 +5,12 @@ or event when no process has anything to do. A killed process is never stepped a
 """
 
 import asyncio
+import gc
 import heapq
 import random
 import signal
 import sys
+import warnings
 from collections import deque
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field
@@ -75,6 +77,12 @@ class SimulatedProcess:
     def can_step(self) -> bool:
         """Return whether a handle of this process can run now."""
         return self.alive and self.frozen_until <= self.world.now and self.loop.is_ready()
+
+    def forget(self) -> None:
+        """Drop everything that this process was doing."""
+        self.task = None
+        self._queues.clear()
+        self.loop.forget()
 
     # Threads
 
@@ -198,6 +206,23 @@ class World:
         host.processes.clear()
         host.boots, host.booted_at, host.slept_s = host.boots + 1, self.now, 0.0
         self.tell(f"{host.name} reboots")
+
+    def bury(self) -> None:
+        """Forget all processes. Python then closes the coroutines of killed ones: their `finally` blocks reach nothing.
+
+        Call it when the night is checked, and before the next one.
+        """
+        hook, sys.unraisablehook = sys.unraisablehook, lambda _raised: None
+        asyncio._set_running_loop(None)  # noqa: SLF001
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                for process in self.processes:
+                    self.current = process
+                    process.forget()
+                    gc.collect()
+        finally:
+            sys.unraisablehook = hook
 
     def run(self, until: float, *, most_steps: int = 400_000) -> None:
         """Step until no process is alive and no event is left, or raise EndlessNightError."""
