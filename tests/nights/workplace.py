@@ -100,10 +100,12 @@ def open_workplace() -> Iterator[Workplace]:
             endpoint="sandbox",
         )
         gc.collect()
+        gc.disable()
         gc.freeze()  # what is loaded now is never garbage: each night ends with a collection
         yield Workplace(folder, templates, Ledger(folder / "ledger.sqlite"), source, settings)
     finally:
         gc.unfreeze()
+        gc.enable()
         patch.undo()
         logging.getLogger("prefect.presswork").setLevel(before)
         shutil.rmtree(folder, ignore_errors=True)

@@ -24,7 +24,8 @@ STEP_S = 20e-6
 """How long a step takes."""
 BURST = 12
 """At most this many steps of one process come before the seed chooses again."""
-DAY_S = 86_400.0
+COLLECT_EVERY = 25
+"""A collection of garbage takes as long as a third of a night."""
 
 
 class KilledError(BaseException):
@@ -132,6 +133,8 @@ class SimulatedProcess:
 class World:
     """The true time, the seed's draws, the machines and the processes of one night."""
 
+    buried = 0
+
     def __init__(self, seed: int) -> None:
         self.now = 0.0
         self.rng = random.Random(f"choices {seed}")  # noqa: S311 - a seed must repeat a night
@@ -220,11 +223,13 @@ class World:
                 for process in self.processes:
                     self.current = process
                     process.forget()
+                if World.buried % COLLECT_EVERY == 0:
                     gc.collect()
+                World.buried += 1
         finally:
             sys.unraisablehook = hook
 
-    def run(self, until: float, *, most_steps: int = 400_000) -> None:
+    def run(self, until: float, *, most_steps: int = 100_000) -> None:
         """Step until no process is alive and no event is left, or raise EndlessNightError."""
         while self._advance(until):
             if self._steps > most_steps:
