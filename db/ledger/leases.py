@@ -160,7 +160,7 @@ def end_lapsed_of(connection: Connection, owners: set[str]) -> None:
 
     Claims of an owner without a lease are deleted.
     """
-    found = _leases(connection, StoredLease.id.in_(owners))
+    found = _leases(connection, StoredLease.id.in_(sorted(owners)))
     _end(connection, found)
     over = owners - {lease.id for lease in found}
     if over:
