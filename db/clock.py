@@ -5,7 +5,7 @@ machines whose clocks differ, so each process measures its difference from the d
 leases. A SQLite ledger is on this machine, whose clock is the ledger's.
 """
 
-from datetime import datetime, timedelta
+from datetime import UTC, datetime
 from typing import Any
 
 import uuid_utils
@@ -14,7 +14,7 @@ from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql.functions import GenericFunction
 
 from db.columns import UtcDateTime
-from db.machine import boot_time_s, here, utc_now
+from db.machine import boot_time_s, here
 
 TRIES = 3  # measurements at the start; the quickest one counts
 SHARED = "presswork_shared"
@@ -24,7 +24,8 @@ _TIMESTAMP_BIT = 80  # a UUIDv7 begins with 48 bits of milliseconds
 
 def now() -> datetime:
     """Return the current time in UTC, by the ledger's clock."""
-    return utc_now() + timedelta(milliseconds=here().ledger_clock.shift_ms())
+    machine = here()
+    return datetime.fromtimestamp(machine.wall_time_s() + machine.ledger_clock.shift_ms() / 1000, UTC)
 
 
 def new_id() -> str:
