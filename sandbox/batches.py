@@ -7,9 +7,7 @@ at "processing" until the batch has ended. Results have no order. Requests witho
 import asyncio
 import contextlib
 import logging
-import time
 from collections import Counter
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Annotated, Any
@@ -92,10 +90,10 @@ class MessageBatch:
 class Batches:
     """The batches of one sandbox."""
 
-    def __init__(self, service: Service, clock: Callable[[], float] = time.time) -> None:
-        """Start with none; the clock gives seconds since the epoch."""
+    def __init__(self, service: Service) -> None:
+        """Start with none; the service answers the requests, and its clock times them."""
         self._service = service
-        self._clock = clock
+        self._clock = service.clocks.wall_s
         self._batches: dict[str, MessageBatch] = {}
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._made = 0

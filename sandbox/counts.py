@@ -1,7 +1,7 @@
 """Count for GET /sandbox/stats: requests, statuses, faults, and tokens served and dropped."""
 
-import time
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 
 # A body's 16-byte digest takes about 130 bytes of memory. A long rehearsal has 2 million bodies, 260 MB.
@@ -59,9 +59,13 @@ class Bodies:
 
 @dataclass(slots=True)
 class Counts:
-    """All counts since the start or the last reset; `requests` are those to POST /v1/messages."""
+    """All counts since the start or the last reset; `requests` are those to POST /v1/messages.
 
-    started: float = field(default_factory=time.monotonic)
+    The clock gives seconds since any moment.
+    """
+
+    clock: Callable[[], float]
+    started: float = field(init=False)
     last: float = 0
     requests: int = 0
     in_flight: int = 0
@@ -75,6 +79,9 @@ class Counts:
     dropped: Tokens = field(default_factory=Tokens)
     bodies: Bodies = field(default_factory=Bodies)
 
+    def __post_init__(self) -> None:
+        self.started = self.clock()
+
     def enter(self) -> None:
         """Count a new request."""
         self.requests += 1
@@ -85,13 +92,13 @@ class Counts:
         """Count the end of a request: its HTTP status, or "dropped" for its connection."""
         self.in_flight -= 1
         self.by_status[status] += 1
-        self.last = time.monotonic()
+        self.last = self.clock()
 
     def report(self) -> dict[str, object]:
         """The counts as JSON. The rate is over the time up to the last answer."""
         busy = max(self.last - self.started, 1e-9)
         return {
-            "seconds": round(time.monotonic() - self.started, 3),
+            "seconds": round(self.clock() - self.started, 3),
             "requests": self.requests,
             "requests_per_second": round(self.requests / busy, 1) if self.last else 0.0,
             "in_flight": self.in_flight,

@@ -1,7 +1,6 @@
 """Limit rates as the API does: buckets that refill continuously, and headers that report their state."""
 
 import math
-import time
 from collections.abc import Callable
 from datetime import UTC, datetime
 from functools import lru_cache
@@ -64,7 +63,7 @@ class TokenBucket:
 class Limits:
     """The account's three limits: requests, input tokens (cache reads excluded) and output tokens a minute."""
 
-    def __init__(self, switches: Switches, clock: Callable[[], float] = time.time) -> None:
+    def __init__(self, switches: Switches, clock: Callable[[], float]) -> None:
         """Start with full buckets; the clock gives seconds since the epoch."""
         self._clock = clock
         now, burst = clock(), switches.burst_seconds

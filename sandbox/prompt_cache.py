@@ -5,7 +5,6 @@ read renews, a look back of 20 blocks from each breakpoint, and an entry that ca
 writes it has started. Two switches make it as unreliable as users see it: entries that appear late, and misses.
 """
 
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
@@ -54,8 +53,8 @@ class Entry:
 class PromptCache:
     """The cached prefixes. Times are the clock's seconds."""
 
-    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
-        """Start empty."""
+    def __init__(self, clock: Callable[[], float]) -> None:
+        """Start empty; the clock gives seconds since any moment."""
         self._clock = clock
         self._entries: dict[bytes, Entry] = {}
 

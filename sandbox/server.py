@@ -7,7 +7,6 @@ import asyncio
 import logging
 import secrets
 from collections.abc import Awaitable, Callable, Mapping
-from itertools import count
 from types import TracebackType
 from typing import Any, Self
 
@@ -18,11 +17,9 @@ from sandbox.endpoints import Endpoints
 from sandbox.error_shapes import Refusal, bad_request, failure
 from sandbox.service import Service, check_headers
 from sandbox.switches import Switches
-from sandbox.wire import json_response, lines_response, parsed_or_none, read_body, send_answer
+from sandbox.wire import json_response, lines_response, parsed_or_none, read_body, send_answer, whole_response
 
 LOOPBACK = "127.0.0.1"
-SANDBOX_HEADER = "x-presswork-sandbox"
-_COMMON = {SANDBOX_HEADER: "1", "anthropic-organization-id": "00000000-0000-4000-8000-000000000000"}
 
 _LOG = logging.getLogger(__name__)
 
@@ -34,11 +31,10 @@ class Sandbox:
 
     def __init__(self, *, switches: Switches | None = None, port: int = 0) -> None:
         """Port 0 means any free port."""
-        self._service = Service(switches or Switches())
+        self._service = Service(switches or Switches(), ids=secrets.token_hex(6))
         self._endpoints = Endpoints(self._service)
         self._port = port
         self._runner: web.ServerRunner | None = None
-        self._ids = (f"req_{secrets.token_hex(6)}{n:012x}" for n in count(1))
         self._routes: dict[tuple[str, str], Handler] = {
             ("POST", "/v1/messages"): self._messages,
             ("GET", "/sandbox/stats"): self._get_stats,
@@ -109,10 +105,10 @@ class Sandbox:
         try:
             return await handler(request)
         except Refusal as refusal:
-            return self._refuse(refusal)
+            return whole_response(self._service.refused(refusal))
         except Exception as error:  # noqa: BLE001 - the boundary of one request
             _LOG.exception("the sandbox failed to answer")
-            return self._refuse(failure(error))
+            return whole_response(self._service.refused(failure(error)))
 
     async def _messages(self, request: web.BaseRequest) -> web.StreamResponse:
         counts = self._service.counts  # a reset must not mix old requests into new counts
@@ -138,7 +134,7 @@ class Sandbox:
             if exchange.fate.latency:
                 await asyncio.sleep(exchange.fate.latency)
             self._service.begin(exchange)
-            response = await send_answer(request, exchange, self._headers())
+            response = await send_answer(request, exchange, self._service)
         except (ConnectionError, asyncio.CancelledError):
             self._service.dropped(exchange, counts)
             raise
@@ -150,7 +146,7 @@ class Sandbox:
             self._service.counts.other_requests[f"{request.method} {request.path}"[:80]] += 1
             check_headers(request.headers)
         answer = await self._endpoints.answer(request)
-        return lines_response(answer, self._own_headers()) if isinstance(answer, bytes) else self._json(answer)
+        return lines_response(answer, self._service.own_headers()) if isinstance(answer, bytes) else self._json(answer)
 
     async def _get_stats(self, request: web.BaseRequest) -> web.StreamResponse:
         return self._json(self.stats())
@@ -174,15 +170,5 @@ class Sandbox:
         self.reset()
         return self._json(self.stats())
 
-    def _headers(self) -> dict[str, str]:
-        return {"request-id": next(self._ids), **_COMMON, **self._service.rate_headers()}
-
-    def _own_headers(self) -> dict[str, str]:
-        return {"request-id": next(self._ids), **_COMMON}
-
     def _json(self, body: Mapping[str, Any]) -> web.Response:
-        return json_response(body, self._own_headers())
-
-    def _refuse(self, refusal: Refusal) -> web.Response:
-        headers = self._headers() | refusal.headers
-        return json_response(refusal.body(headers["request-id"]), headers, refusal.status)
+        return json_response(body, self._service.own_headers())

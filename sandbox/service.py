@@ -3,11 +3,13 @@
 from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import count
 from typing import Any
 
-from pydantic_core import from_json
+from pydantic_core import from_json, to_json
 
 from sandbox.calls import MessageCall, count_tokens, read_call
+from sandbox.clocks import REAL_CLOCKS, Clocks
 from sandbox.counts import Counts, Tokens
 from sandbox.draws import digest
 from sandbox.error_shapes import Refusal, bad_request, drawn_refusal
@@ -18,7 +20,20 @@ from sandbox.prompt_cache import Account, PromptCache
 from sandbox.replies import Reply, make_reply
 from sandbox.switches import Switches
 
+SANDBOX_HEADER = "x-presswork-sandbox"
+_COMMON = {SANDBOX_HEADER: "1", "anthropic-organization-id": "00000000-0000-4000-8000-000000000000"}
+_JSON = {"content-type": "application/json"}
 _SPOILT = frozenset({"invalid", "malformed"})
+_DROPPED = frozenset({"dropped_before", "dropped_after"})
+
+
+@dataclass(frozen=True, slots=True)
+class WholeResponse:
+    """A response to be sent in one piece."""
+
+    status: int
+    headers: dict[str, str]
+    body: bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +46,11 @@ class Exchange:
     account: Account
     reply: Reply | None
     tier: str = "standard"
+
+    @property
+    def is_dropped(self) -> bool:
+        """Whether its fault drops the connection instead of sending the answer."""
+        return self.fate.fault in _DROPPED
 
     def message(self) -> dict[str, Any]:
         """The answer as a Message."""
@@ -53,18 +73,25 @@ class Exchange:
 
 
 class Service:
-    """Switches, limits, cache and counts of one sandbox."""
+    """Switches, limits, cache and counts of one sandbox.
 
-    def __init__(self, switches: Switches) -> None:
-        """Start with empty accounts."""
+    For one POST /v1/messages: check_headers, `open`, a pause of `exchange.fate.latency`, `begin`, then `response`, or
+    nothing if `exchange.is_dropped`; at the end `served` or `dropped`. A Refusal's response is `refused`.
+    `counts.enter` and `counts.leave` enclose all of it.
+    """
+
+    def __init__(self, switches: Switches, clocks: Clocks = REAL_CLOCKS, *, ids: str = "000000000000") -> None:
+        """Start with empty accounts; all request ids begin with `ids`."""
         self.switches = switches
+        self.clocks = clocks
+        self._ids = (f"req_{ids}{n:012x}" for n in count(1))
         self.reset()
 
     def reset(self) -> None:
         """Reset counts, cache and limits. The switches stay."""
-        self.counts = Counts()
-        self.cache = PromptCache()
-        self.limits = Limits(self.switches)
+        self.counts = Counts(self.clocks.monotonic_s)
+        self.cache = PromptCache(self.clocks.monotonic_s)
+        self.limits = Limits(self.switches, self.clocks.wall_s)
         self.kept: deque[bytes] = deque(maxlen=self.switches.keep_bodies)
 
     def configure(self, changes: Mapping[str, object]) -> Switches:
@@ -78,9 +105,22 @@ class Service:
             self.kept = deque(self.kept, maxlen=self.switches.keep_bodies)
         return self.switches
 
-    def rate_headers(self) -> dict[str, str]:
-        """The headers that report the limits; empty if the switch rate_headers is off."""
-        return self.limits.headers() if self.switches.rate_headers else {}
+    def own_headers(self) -> dict[str, str]:
+        """The headers of every response; each call makes a request id."""
+        return {"request-id": next(self._ids), **_COMMON}
+
+    def headers(self) -> dict[str, str]:
+        """The headers of a response to POST /v1/messages: they report the limits if the switch rate_headers is on."""
+        return self.own_headers() | (self.limits.headers() if self.switches.rate_headers else {})
+
+    def response(self, exchange: Exchange) -> WholeResponse:
+        """The response with an exchange's answer, for a request that does not stream."""
+        return WholeResponse(200, self.headers() | _JSON, to_json(exchange.message()))
+
+    def refused(self, refusal: Refusal) -> WholeResponse:
+        """The response to a request that was refused."""
+        headers = self.headers() | refusal.headers | _JSON
+        return WholeResponse(refusal.status, headers, to_json(refusal.body(headers["request-id"])))
 
     def open(self, raw: bytes) -> Exchange:
         """Admit a body of POST /v1/messages and answer it; raises Refusal."""

@@ -9,13 +9,12 @@ from pydantic_core import to_json
 
 from sandbox.error_shapes import Refusal
 from sandbox.messages import events
-from sandbox.service import Exchange
+from sandbox.service import Exchange, Service, WholeResponse
 
 BODY_LIMIT = 32 * 1024 * 1024
 _JSON = {"content-type": "application/json"}
 _LINES = {"content-type": "application/x-jsonl"}
 _STREAM = {"content-type": "text/event-stream; charset=utf-8", "cache-control": "no-cache"}
-_DROPPED = frozenset({"dropped_before", "dropped_after"})
 
 
 async def read_body(request: web.BaseRequest, limit: int = BODY_LIMIT) -> bytes:
@@ -34,17 +33,17 @@ async def read_body(request: web.BaseRequest, limit: int = BODY_LIMIT) -> bytes:
     return b"".join(parts)
 
 
-async def send_answer(request: web.BaseRequest, exchange: Exchange, headers: Mapping[str, str]) -> web.StreamResponse:
+async def send_answer(request: web.BaseRequest, exchange: Exchange, service: Service) -> web.StreamResponse:
     """Write the whole answer; raises ConnectionError if its fault or the client drops the connection."""
     transport = request.transport
     if transport is None or transport.is_closing():
         raise ConnectionResetError
-    if exchange.fate.fault in _DROPPED:
+    if exchange.is_dropped:
         transport.close()
         raise ConnectionResetError
     if exchange.call.stream:
-        return await _send_stream(request, exchange, headers)
-    response = json_response(exchange.message(), headers)
+        return await _send_stream(request, exchange, service.headers())
+    response = whole_response(service.response(exchange))
     await response.prepare(request)
     await response.write_eof()
     return response
@@ -59,9 +58,14 @@ async def _send_stream(request: web.BaseRequest, exchange: Exchange, headers: Ma
     return stream
 
 
-def json_response(body: Mapping[str, Any], headers: Mapping[str, str], status: int = 200) -> web.Response:
+def whole_response(response: WholeResponse) -> web.Response:
+    """A response of the service."""
+    return web.Response(status=response.status, body=response.body, headers=response.headers)
+
+
+def json_response(body: Mapping[str, Any], headers: Mapping[str, str]) -> web.Response:
     """A response of JSON."""
-    return web.Response(status=status, body=to_json(body), headers={**headers, **_JSON})
+    return web.Response(body=to_json(body), headers={**headers, **_JSON})
 
 
 def lines_response(lines: bytes, headers: Mapping[str, str]) -> web.Response:

@@ -11,6 +11,7 @@ from anthropic.types.messages import MessageBatch
 
 from sandbox import Sandbox, Switches
 from sandbox.batches import Batches
+from sandbox.clocks import Clocks
 from sandbox.service import Service
 from tests.waiting import until
 
@@ -175,8 +176,8 @@ async def test_results_come_as_lines_in_another_order_than_the_requests(
 
 async def test_what_is_not_answered_in_a_day_expires() -> None:
     now = 1_000_000.0
-    service = Service(Switches(batch_ms=20))
-    batches = Batches(service, lambda: now)
+    service = Service(Switches(batch_ms=20), Clocks(wall_s=lambda: now))
+    batches = Batches(service)
     batch = batches.create(json.dumps({"requests": requests("one", "two")}).encode())
     now += 24 * 3600
     async with asyncio.timeout(10):

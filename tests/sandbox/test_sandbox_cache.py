@@ -69,7 +69,7 @@ async def test_concurrent_first_requests_all_write(sandbox: Sandbox, client: Asy
 
 @pytest.mark.parametrize(("model", "tokens", "cached"), [(SONNET, 1023, 0), (SONNET, 1024, 1024), (HAIKU, 4095, 0)])
 def test_prefix_below_the_minimum_is_silently_not_cached(model: Any, tokens: int, cached: int) -> None:
-    account = PromptCache().account(model, [CacheBlock(b"a", tokens, "5m"), CacheBlock(b"b", 10)])
+    account = PromptCache(lambda: 0.0).account(model, [CacheBlock(b"a", tokens, "5m"), CacheBlock(b"b", 10)])
     assert (account.written, account.input_tokens) == (cached, tokens + 10 - cached)
 
 
