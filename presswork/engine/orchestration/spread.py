@@ -7,7 +7,6 @@ helpers as the run's shards. This module knows no Prefect: prefect_helpers.py st
 """
 
 import asyncio
-import time
 from contextlib import AbstractAsyncContextManager, suppress
 from dataclasses import dataclass, field
 
@@ -15,6 +14,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from db.database_errors import DatabaseError
 from db.ledger.leases import end_lapsed
+from db.machine import monotonic_s, wall_time_s
 from db.readers.chains import spent_by_leases
 from db.readers.runs import leases_with_requests, workers_of
 from db.sources.clauses import tokens_of
@@ -98,13 +98,13 @@ class _Spreading:
 
     async def carry_out(self) -> None:
         """Wait until each helper has ended; those without progress for too long are cancelled."""
-        moved_at = time.monotonic()
+        moved_at = monotonic_s()
         while self._open:
             # Prefect's server or the ledger may be unavailable for a while: the helpers wait for them as this run does.
             with suppress(HelpersUnavailableError, SQLAlchemyError, DatabaseError):
                 if await self._look():
-                    moved_at = time.monotonic()
-            if time.monotonic() - moved_at > self.run.settings.shard_patience_s:
+                    moved_at = monotonic_s()
+            if monotonic_s() - moved_at > self.run.settings.shard_patience_s:
                 message = "No worker runs %d helpers. They are cancelled, and this run does their records itself."
                 self.log.warning(message, len(self._open))
                 await self.cancel("No worker runs this helper. Its run does the records itself.")
@@ -208,17 +208,20 @@ class _Spreading:
         begun = await asyncio.to_thread(leases_with_requests, ledger.engine, ledger.run_id, unseen) if unseen else set()
         for helper in running:
             helper.begun |= helper.flow_run in begun | at_work
-            helper.gone_at = None if helper.flow_run in at_work else helper.gone_at or time.monotonic()
+            if helper.flow_run in at_work:
+                helper.gone_at = None
+            elif helper.gone_at is None:
+                helper.gone_at = monotonic_s()
         for helper in self._open:
             if (state := found.get(str(helper.flow_run))) and self._is_lost(helper, state):
                 await self.flow_runs.report_crashed(str(helper.flow_run))
-                found[str(helper.flow_run)] = HelperState(HelperStateType.CRASHED, "Crashed", time.time())
+                found[str(helper.flow_run)] = HelperState(HelperStateType.CRASHED, "Crashed", wall_time_s())
 
     def _is_lost(self, helper: _StartedHelper, state: HelperState) -> bool:
         """Return whether a helper has crashed: its lease is missing, or it has made no progress for too long."""
         if state.is_running and helper.begun:
-            return helper.gone_at is not None and time.monotonic() - helper.gone_at > GONE_FOR_S
-        for_s = time.time() - state.since_s
+            return helper.gone_at is not None and monotonic_s() - helper.gone_at > GONE_FOR_S
+        for_s = wall_time_s() - state.since_s
         if state.is_pending and state.name == SUBMITTING:
             return for_s > SUBMITTED_WITHIN_S
         return (state.is_pending or state.is_running) and for_s > self.run.settings.shard_patience_s
