@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field
@@ -27,18 +26,22 @@ from presswork.engine.orchestration.spread import SUBMITTED_WITHIN_S, spread
 from presswork.options import RunOptions
 from tests.engine.plain_host import HELPING
 from tests.engine.workshop import Workshop
+from tests.machines import SetMachine
 
-LONG_AGO_S = 3600.0
-
-
-def since(for_s: float, kind: HelperStateType, name: str = "") -> HelperState:
-    return HelperState(kind, name or kind.capitalize(), time.time() - for_s)
+LONG_S = 3600.0
 
 
-SCHEDULED = since(0, HelperStateType.SCHEDULED)
-RUNNING = since(0, HelperStateType.RUNNING)
-COMPLETED = since(0, HelperStateType.COMPLETED)
-CRASHED = since(0, HelperStateType.CRASHED)
+def state(kind: HelperStateType, name: str = "") -> HelperState:
+    # Long ago, as if this machine's clock is far ahead of the server's.
+    return HelperState(kind, name or kind.capitalize(), since_s=0)
+
+
+SCHEDULED = state(HelperStateType.SCHEDULED)
+SUBMITTED = state(HelperStateType.PENDING, SUBMITTING)
+PENDING = state(HelperStateType.PENDING)
+RUNNING = state(HelperStateType.RUNNING)
+COMPLETED = state(HelperStateType.COMPLETED)
+CRASHED = state(HelperStateType.CRASHED)
 
 
 @dataclass
@@ -111,6 +114,18 @@ async def split(workshop: Workshop, runs: HelperRuns, shards: int = 2, **options
         HELPING.reset(token)
 
 
+def passing(machine: SetMachine, *seconds: float) -> Callable[[], None]:
+    """Let this much time pass before the first look, the second, ..."""
+    left = list(seconds)
+
+    def look() -> None:
+        if left:
+            before, passed = machine.monotonic, left.pop(0)
+            machine.monotonic = lambda: before() + passed
+
+    return look
+
+
 def lines(workshop: Workshop, words: str) -> list[str]:
     """The lines of the first run's log with these words."""
     return [line for line in workshop.hosts[0].logged if words in line]
@@ -158,7 +173,7 @@ async def test_crashed_helper_is_started_again_as_often_as_the_setting_allows(
 
 @pytest.mark.parametrize("name", ["Failed", "TimedOut"])
 async def test_failed_helper_is_not_started_again(workshop: Workshop, name: str) -> None:
-    runs = ToldRuns({1: [[RUNNING, since(0, HelperStateType.FAILED, name)]], 2: [[COMPLETED]]})
+    runs = ToldRuns({1: [[RUNNING, state(HelperStateType.FAILED, name)]], 2: [[COMPLETED]]})
     require_all_done(workshop, await split(workshop, runs))
     assert runs.flow_runs == ["1/1", "2/1"]
     assert lines(workshop, "Helper 1") == [f"Helper 1 ended as {name.lower()}. This run does its other records itself."]
@@ -182,22 +197,23 @@ async def test_helpers_that_no_worker_starts_are_cancelled_and_the_run_does_thei
 
 
 @pytest.mark.parametrize(
-    ("stuck", "is_lost"),
+    ("stuck", "for_s", "is_lost"),
     [
-        (since(SUBMITTED_WITHIN_S + 1, HelperStateType.PENDING, SUBMITTING), True),
-        (since(SUBMITTED_WITHIN_S - 60, HelperStateType.PENDING, SUBMITTING), False),
-        (since(LONG_AGO_S, HelperStateType.PENDING), True),
-        (since(SUBMITTED_WITHIN_S + 1, HelperStateType.PENDING), False),
-        (since(LONG_AGO_S, HelperStateType.RUNNING), True),
-        (since(SUBMITTED_WITHIN_S + 1, HelperStateType.RUNNING), False),
-        (since(LONG_AGO_S, HelperStateType.SCHEDULED), False),
+        (SUBMITTED, SUBMITTED_WITHIN_S + 1, True),
+        (SUBMITTED, SUBMITTED_WITHIN_S - 60, False),
+        (PENDING, LONG_S, True),
+        (PENDING, SUBMITTED_WITHIN_S + 1, False),
+        (RUNNING, LONG_S, True),
+        (RUNNING, SUBMITTED_WITHIN_S + 1, False),
+        (SCHEDULED, SUBMITTED_WITHIN_S + 1, False),
     ],
     ids=["submitting", "just submitting", "pending", "just pending", "running", "just running", "scheduled"],
 )
 async def test_helper_that_does_not_begin_counts_as_crashed(
-    workshop: Workshop, stuck: HelperState, *, is_lost: bool
+    workshop: Workshop, machine: SetMachine, stuck: HelperState, for_s: float, *, is_lost: bool
 ) -> None:
-    runs = ToldRuns({1: [[stuck, stuck, COMPLETED], [COMPLETED]], 2: [[COMPLETED]]})
+    runs = ToldRuns({1: [[stuck, stuck, stuck, COMPLETED], [COMPLETED]], 2: [[RUNNING, COMPLETED]]})
+    runs.look = passing(machine, 0, for_s)
     require_all_done(workshop, await split(workshop, runs))
     assert runs.ended == ({"1/1": "crashed"} if is_lost else {})
     assert runs.flow_runs == ["1/1", "2/1", *(["1/2"] if is_lost else [])]
@@ -222,10 +238,10 @@ async def test_helper_whose_lease_is_missing_counts_as_crashed_although_it_is_sh
     assert (runs.flow_runs, runs.ended) == (["1/1", "2/1", "1/2"], {"1/1": "crashed"})
 
 
-async def test_server_that_is_unavailable_for_a_while_loses_no_helper(workshop: Workshop) -> None:
+async def test_server_that_is_unavailable_for_a_while_loses_no_helper(workshop: Workshop, machine: SetMachine) -> None:
     calls = ["start", "start", "states", "states", "report_crashed"]
-    stuck = since(LONG_AGO_S, HelperStateType.PENDING)
-    runs = ToldRuns({1: [[SCHEDULED, stuck], [RUNNING, COMPLETED]], 2: [[COMPLETED]]}, calls)
+    runs = ToldRuns({1: [[SCHEDULED, SUBMITTED], [RUNNING, COMPLETED]], 2: [[COMPLETED]]}, calls)
+    runs.look = passing(machine, 0, SUBMITTED_WITHIN_S + 1)
     require_all_done(workshop, await split(workshop, runs))
     assert (runs.unavailable, runs.flow_runs, runs.ended) == ([], ["1/1", "2/1", "1/2"], {"1/1": "crashed"})
 

@@ -35,7 +35,10 @@ _FINAL = frozenset(
 
 @dataclass(frozen=True, slots=True)
 class HelperState:
-    """The state of a helper's flow run: its type, its name as people see it, and since when (seconds, Unix time)."""
+    """The state of a helper's flow run: its type, and its name as people see it.
+
+    `since_s` tells two equal states from each other: Unix time by the server's clock, which may differ from ours.
+    """
 
     type: HelperStateType
     name: str

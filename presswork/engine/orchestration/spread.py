@@ -7,14 +7,15 @@ helpers as the run's shards. This module knows no Prefect: prefect_helpers.py st
 """
 
 import asyncio
+from collections.abc import Mapping
 from contextlib import AbstractAsyncContextManager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from sqlalchemy.exc import SQLAlchemyError
 
 from db.database_errors import DatabaseError
 from db.ledger.leases import end_lapsed
-from db.machine import monotonic_s, wall_time_s
+from db.machine import monotonic_s
 from db.readers.chains import spent_by_leases
 from db.readers.runs import leases_with_requests, workers_of
 from db.sources.clauses import tokens_of
@@ -75,6 +76,7 @@ class _StartedHelper:
     """A helper as its run sees it: the ids of all its flow runs (`attempts`), and of the active one, if any.
 
     A flow run's id is its lease's id too. `begun`: the active one has taken its lease. `gone_at`: when it was missing.
+    `seen_at`: when its state was first seen. Times are this machine's, because the server's clock may differ.
     """
 
     number: int
@@ -82,6 +84,7 @@ class _StartedHelper:
     attempts: list[str] = field(default_factory=list)
     started_here: int = 0
     state: HelperState | None = None
+    seen_at: float = 0.0
     begun: bool = False
     gone_at: float | None = None
     ended: bool = False
@@ -134,15 +137,24 @@ class _Spreading:
         moved = bool(waiting)
         started = [helper.flow_run for helper in self._open if helper.flow_run is not None]
         found = dict(await self.flow_runs.states(started))
-        await self._end_lost(found)
+        moved = self._note(found) or moved
+        moved = await self._end_lost(found) or moved
+        for helper in self._open:
+            state = found.get(str(helper.flow_run))
+            if state is not None and state.is_final:
+                await self._end(helper, state)
+        return moved
+
+    def _note(self, found: Mapping[str, HelperState]) -> bool:
+        """Keep the helpers' states; returns whether one is running or its state has another type than before."""
+        moved = False
         for helper in self._open:
             state = found.get(str(helper.flow_run))
             if state is None:
                 continue
             moved = moved or state.is_running or helper.state is None or state.type != helper.state.type
-            helper.state = state
-            if state.is_final:
-                await self._end(helper, state)
+            if state != helper.state:
+                helper.state, helper.seen_at = state, monotonic_s()
         return moved
 
     async def _start(self, helper: _StartedHelper) -> None:
@@ -197,8 +209,8 @@ class _Spreading:
             message = "Helper %d ended as %s. This run does its other records itself."
             self.log.warning(message, helper.number, state.name.lower())
 
-    async def _end_lost(self, found: dict[str, HelperState]) -> None:
-        """Report helpers to Prefect as crashed if it still shows them as running."""
+    async def _end_lost(self, found: dict[str, HelperState]) -> bool:
+        """Report helpers to Prefect as crashed if it still shows them as running; returns whether there are any."""
         ledger = self.run.ledger
         # This frees their records for the other helpers.
         await asyncio.to_thread(end_lapsed, ledger.engine, except_lease=ledger.lease_id)
@@ -212,16 +224,19 @@ class _Spreading:
                 helper.gone_at = None
             elif helper.gone_at is None:
                 helper.gone_at = monotonic_s()
+        lost = False
         for helper in self._open:
             if (state := found.get(str(helper.flow_run))) and self._is_lost(helper, state):
                 await self.flow_runs.report_crashed(str(helper.flow_run))
-                found[str(helper.flow_run)] = HelperState(HelperStateType.CRASHED, "Crashed", wall_time_s())
+                found[str(helper.flow_run)] = replace(state, type=HelperStateType.CRASHED, name="Crashed")
+                lost = True
+        return lost
 
     def _is_lost(self, helper: _StartedHelper, state: HelperState) -> bool:
         """Return whether a helper has crashed: its lease is missing, or it has made no progress for too long."""
         if state.is_running and helper.begun:
             return helper.gone_at is not None and monotonic_s() - helper.gone_at > GONE_FOR_S
-        for_s = wall_time_s() - state.since_s
+        for_s = monotonic_s() - helper.seen_at
         if state.is_pending and state.name == SUBMITTING:
             return for_s > SUBMITTED_WITHIN_S
         return (state.is_pending or state.is_running) and for_s > self.run.settings.shard_patience_s
