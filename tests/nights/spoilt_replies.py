@@ -1,7 +1,7 @@
 """Responses that are not what the endpoint meant to send: what gateways answer in its place, or make of its answers.
 
-Each rule is one function. GATEWAY_RULES answer in place of the endpoint, so nothing is generated or billed. ANSWER_RULES
-change an answer that was generated and is billed.
+Each rule is one function. GATEWAY_RULES answer in place of the endpoint, so nothing is generated or billed.
+ANSWER_RULES change an answer that was generated and is billed.
 """
 
 import re
