@@ -5,7 +5,6 @@ against one time limit. So all readers keep their plain signatures.
 """
 
 import sqlite3
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -18,6 +17,7 @@ from sqlalchemy.exc import CompileError, DBAPIError
 from sqlalchemy.sql import ClauseElement
 
 from db.database_errors import TooSlowError
+from db.machine import monotonic_s
 from db.session import make_engine, parse_url
 
 LIMIT_S = 2.0
@@ -29,7 +29,7 @@ _NOT_OURS = ("BEGIN", "SET LOCAL", "PRAGMA")
 
 @dataclass
 class TimedReading:
-    """The statements of one read, and the moment (time.monotonic) at which it must have ended."""
+    """The statements of one read, and the moment (monotonic_s) at which it must have ended."""
 
     until: float
     _run: list[Callable[[], str]] = field(default_factory=list)
@@ -37,12 +37,12 @@ class TimedReading:
     @property
     def left_s(self) -> float:
         """The seconds that are left; never below a millisecond."""
-        return max(self.until - time.monotonic(), 0.001)
+        return max(self.until - monotonic_s(), 0.001)
 
     @property
     def is_over(self) -> bool:
         """Whether the time limit has passed."""
-        return time.monotonic() >= self.until
+        return monotonic_s() >= self.until
 
     def statements(self) -> list[str]:
         """Return the statements in order, each once, with their values, ready to be run in any SQL client."""
@@ -67,7 +67,7 @@ def open_reader(url: str) -> Engine:
 @contextmanager
 def reading(within_s: float = LIMIT_S) -> Iterator[TimedReading]:
     """Read within a time limit; TooSlowError if a statement is stopped because it has passed."""
-    found = TimedReading(time.monotonic() + within_s)
+    found = TimedReading(monotonic_s() + within_s)
     token = _current.set(found)
     try:
         yield found

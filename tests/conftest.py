@@ -28,6 +28,7 @@ from sqlalchemy.exc import OperationalError
 from bench.postgres import own_postgres
 from db.ledger.connecting import connect_ledger, open_ledger, upgrade
 from presswork.operate.command_server.server_context import own_server
+from tests.machines import SetMachine, using
 
 ROOT = Path(__file__).resolve().parent.parent
 CHINOOK = Path(os.environ.get("PRESSWORK_TEST_CHINOOK", ROOT.parent / "shared" / "data" / "chinook.sqlite"))
@@ -54,6 +55,13 @@ def pytest_configure(config: pytest.Config) -> None:
         os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
         os.environ["PYTHONPYCACHEPREFIX"] = folder
         sys.dont_write_bytecode, sys.pycache_prefix = False, folder
+
+
+@pytest.fixture
+def machine() -> Iterator[SetMachine]:
+    """The machine of all that the test calls in this process; its answers can be set."""
+    with using(SetMachine()) as machine:
+        yield machine
 
 
 @pytest.fixture(autouse=True)

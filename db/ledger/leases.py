@@ -14,9 +14,10 @@ from typing import Any
 
 from sqlalchemy import ColumnElement, Connection, Engine, and_, delete, func, insert, or_, select, text, update
 
-from db.clock import CLOCK, now
+from db.clock import now
 from db.database_errors import DatabaseError
-from db.identity import boot_id, boot_time_s, fate_of, this_process
+from db.identity import fate_of, this_process
+from db.machine import boot_time_s, here
 from db.rollups.marks import take_mark
 from db.session import begin_write
 from db.tables import Attempt, Claim, StoredLease, StoredRun, WorkingRow
@@ -196,7 +197,7 @@ def renew_in(connection: Connection, lease: Lease) -> None:
     sent, on_postgres = boot_time_s(), connection.dialect.name == "postgresql"
     until: Mapping[str, Any] = {
         "alive_until": now() + timedelta(seconds=LEASE_S),
-        "boot": boot_id(),
+        "boot": here().boot_id,
         "until_s": sent + LEASE_S,
     }
     if on_postgres:
@@ -207,7 +208,7 @@ def renew_in(connection: Connection, lease: Lease) -> None:
     if renewed is None:
         raise _lost(lease)
     if on_postgres:
-        CLOCK.set(renewed - timedelta(seconds=LEASE_S), sent, boot_time_s() - sent)
+        here().ledger_clock.set(renewed - timedelta(seconds=LEASE_S), sent, boot_time_s() - sent)
 
 
 def lock_run(connection: Connection, run_id: str) -> str:
@@ -275,7 +276,7 @@ def _lapsed(dialect: str) -> ColumnElement[bool]:
         return StoredLease.alive_until < func.clock_timestamp()
     # A lease of an earlier release has only the time of day. A lease of another boot has expired.
     of_earlier_release = and_(StoredLease.boot.is_(None), StoredLease.alive_until < now())
-    return or_(of_earlier_release, StoredLease.boot != boot_id(), StoredLease.until_s < boot_time_s())
+    return or_(of_earlier_release, StoredLease.boot != here().boot_id, StoredLease.until_s < boot_time_s())
 
 
 def _lost(lease: Lease) -> LeaseLostError:

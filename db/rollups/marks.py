@@ -10,7 +10,6 @@ A run with a row in `rolled_up` counts by its rollups, all others by live sums. 
 - A run that is open gets no mark, and a suspended one only when it was due so long ago that hardly anyone resumes it.
 """
 
-import time
 from collections.abc import Iterable
 from datetime import timedelta
 from math import inf
@@ -19,6 +18,7 @@ from sqlalchemy import ColumnElement, Connection, Engine, Select, and_, delete, 
 
 from db.clock import now
 from db.columns import aliased
+from db.machine import monotonic_s
 from db.rollups.grouped import ROLLUPS, added_up
 from db.rollups.savings import store_missing_savings
 from db.session import begin_write, in_parts
@@ -75,11 +75,11 @@ def roll_up_ended(engine: Engine, within_s: float = inf) -> int:
     that nobody has resumed for long. When the time is over, the others are left: they count by live sums until the next
     call.
     """
-    until = time.monotonic() + within_s
+    until = monotonic_s() + within_s
     due = select(StoredRun.id).where(StoredRun.id.in_(unmarked()), _has_ended(), ~_LEASED).order_by(StoredRun.id)
     with engine.connect() as connection:
         found = list(connection.scalars(due))
-    return sum(_roll_up_if_due(engine, run_id) for run_id in found if time.monotonic() < until)
+    return sum(_roll_up_if_due(engine, run_id) for run_id in found if monotonic_s() < until)
 
 
 def _roll_up_if_due(engine: Engine, run_id: str) -> bool:

@@ -4,13 +4,13 @@ The answers are read from the ledger in short transactions, and written to the i
 transaction, so that no run waits for it. Indexing can be stopped at any moment and continues where it was.
 """
 
-import time
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 from sqlalchemy import Engine
 
+from db.machine import monotonic_s
 from db.search.answer_index import AnswerIndex, month_of
 from db.search.answer_texts import ids_of_run, stored_answers, texts_in
 from db.search.index_places import create_index, opened_index
@@ -56,7 +56,7 @@ def index_closed(ledger: Engine, within_s: float) -> Indexed | None:
     Stops after `within_s`, between two parts of a run. Raises IndexUnusableError.
     """
     with opened_index(ledger, to_write=True) as index:
-        return None if index is None else _index(index, _say_nothing, until=time.monotonic() + within_s)
+        return None if index is None else _index(index, _say_nothing, until=monotonic_s() + within_s)
 
 
 def _index(index: AnswerIndex, report: IndexReport, until: float | None) -> Indexed:
@@ -65,7 +65,7 @@ def _index(index: AnswerIndex, report: IndexReport, until: float | None) -> Inde
     parts: Counter[int] = Counter()
     for run in waiting:
         for ids in ids_of_run(index.ledger, run.run_id):
-            if until is not None and time.monotonic() > until:
+            if until is not None and monotonic_s() > until:
                 return found
             added = _add(index, ids)
             parts.update({month_of(each) for each in added})

@@ -8,7 +8,6 @@ duplicate and unusable keys are found before any record is used. To read a singl
 import itertools
 import re
 import sys
-import time
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, suppress
@@ -19,6 +18,7 @@ from sqlalchemy import Connection, CursorResult, Engine, Executable
 from sqlalchemy.exc import SQLAlchemyError
 
 from db.database_errors import SelectError, SourceUnreachableError
+from db.machine import pause
 from db.session import reason_of
 from db.sources.access import is_lost
 from db.sources.drivers import padded_columns
@@ -48,7 +48,7 @@ def spool(
     - SpoolError if records can't be written to the disk;
     - SourceUnreachableError if the source stays unavailable.
     """
-    waited, pause, tries = 0.0, 0.25, 0
+    waited, next_s, tries = 0.0, 0.25, 0
     while True:
         keys = KeyCheck(query.name, query.key)
         try:
@@ -60,8 +60,8 @@ def spool(
             if waited >= RECONNECT_WITHIN_S or tries >= MOST_TRIES:
                 raise
         tell(0)
-        time.sleep(pause)
-        waited, pause = waited + pause, min(pause * 2, 2.0)
+        pause(next_s)
+        waited, next_s = waited + next_s, min(next_s * 2, 2.0)
 
 
 def check_columns(engine: Engine, query: Query) -> None:

@@ -8,8 +8,6 @@ only this user can read them. They are removed when the run completes, otherwise
 import hashlib
 import os
 import sqlite3
-import time
-import uuid
 from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
@@ -20,6 +18,7 @@ import orjson
 
 from db.database_errors import SpoolError
 from db.identity import fate_of, this_process
+from db.machine import here, wall_time_s
 from db.session import in_parts
 from db.sources.values import Record
 
@@ -186,7 +185,7 @@ class RunSpools:
         """Write a spool, which `open` then finds. Raises SpoolError if it can't be written to the folder."""
         path = self._own / f"{name}{SPOOL_SUFFIX}"
         # The process that had the run before may still be writing, perhaps on another machine that shares the folder.
-        unfinished = path.with_name(f"{name}-{uuid.uuid4().hex}{UNFINISHED}")
+        unfinished = path.with_name(f"{name}-{here().uuid7():032x}{UNFINISHED}")
         try:
             with closing(SpoolFile(unfinished)) as written:
                 yield written
@@ -243,7 +242,7 @@ def _swept(own: Path) -> bool:
     if fate == "alive":
         return False
     ours = _ours(own)
-    if time.time() - max(path.stat().st_mtime for path in (own, *ours)) > KEPT_S:
+    if wall_time_s() - max(path.stat().st_mtime for path in (own, *ours)) > KEPT_S:
         _remove(own)
         return True
     unfinished = [path for path in ours if fate == "gone" and path.suffix == UNFINISHED]

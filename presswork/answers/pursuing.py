@@ -6,17 +6,17 @@ truncated answer with more tokens. One bound holds for all requests of a prompt 
 The caller passes in the gate (when to send) and the journal (where attempts are kept).
 """
 
-import time
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
+from datetime import datetime
 from decimal import Decimal
 from typing import Any, Protocol
 
 import stamina
 import stamina.instrumentation
 
+from db.machine import monotonic_s, utc_now
 from db.words import ABANDONED, CALL, FAILED, INVALID, NOT_SENT, PERHAPS_BILLED, RETRY, TRUNCATED, UNSENT, Kind
 from presswork.answers.outcomes import Asking, Outcome, Policy, judge_answer
 from presswork.claude.answers import Answer
@@ -177,7 +177,7 @@ async def _ask_once(asking: Asking, ask: Ask, gate: Gate, journal: Journal) -> _
             async with gate.enter(asking.prompt, asking.max_tokens, likely) as place:
                 try:
                     await journal.ready()
-                    sent = time.perf_counter()
+                    sent = monotonic_s()
                     answer = await ask(asking.next_body())
                 except CallError as error:
                     found = error.answer if isinstance(error, WrongEndpointError) else None
@@ -196,7 +196,7 @@ async def _ask_once(asking: Asking, ask: Ask, gate: Gate, journal: Journal) -> _
 
 
 def _settled(prompt: Prompt, sent: float | None, answer: Answer | None, error: BaseException | None = None) -> Settled:
-    ended = datetime.now(UTC)
+    ended = utc_now()
     if isinstance(error, WrongEndpointError) and sent is not None:
         answer = error.answer
     error_type = error.kind if isinstance(error, CallError) else ABANDONED if answer is None else None
@@ -205,7 +205,7 @@ def _settled(prompt: Prompt, sent: float | None, answer: Answer | None, error: B
         error_type = NOT_SENT
     settled = Settled(
         ended,
-        0 if sent is None else round((time.perf_counter() - sent) * 1000),
+        0 if sent is None else round((monotonic_s() - sent) * 1000),
         answer,
         # If this request was not sent, the error belongs to another request: its status and id are not this one's.
         error=error if isinstance(error, CallError) and sent is not None else None,
@@ -220,7 +220,7 @@ def _settled(prompt: Prompt, sent: float | None, answer: Answer | None, error: B
 
 def _pause(asking: Asking, policy: Policy) -> Callable[[Exception], bool | float]:
     """Return a function that decides whether an error is retried; it returns the seconds to wait if they are known."""
-    tries, began = 0, time.monotonic()
+    tries, began = 0, monotonic_s()
 
     def pause(error: Exception) -> bool | float:
         nonlocal tries
@@ -229,7 +229,7 @@ def _pause(asking: Asking, policy: Policy) -> Callable[[Exception], bool | float
             return False
         # Errors that cost nothing (429, no connection) are retried for a fixed time, with no limit on their number.
         costs_nothing = error.http_status == 429 or error.kind in UNSENT
-        is_early = time.monotonic() - began < policy.retries * policy.wait_max_s
+        is_early = monotonic_s() - began < policy.retries * policy.wait_max_s
         if tries > policy.retries and not (costs_nothing and is_early):
             return False
         return True if error.retry_after_s is None else min(error.retry_after_s, policy.retry_after_cap_s)

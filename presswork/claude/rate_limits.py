@@ -5,6 +5,8 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 
+from db.machine import utc_now
+
 
 @dataclass(frozen=True, slots=True)
 class Limit:
@@ -50,7 +52,7 @@ def retry_after(headers: Mapping[str, str]) -> float | None:
     if until is None:
         return None
     # By the endpoint's clock if it sends a date, because ours may be wrong.
-    return max(0.0, (until - (_date(headers.get("date", "")) or datetime.now(UTC))).total_seconds())
+    return max(0.0, (until - (_date(headers.get("date", "")) or utc_now())).total_seconds())
 
 
 def _date(text: str) -> datetime | None:

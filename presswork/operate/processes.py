@@ -16,7 +16,7 @@ from types import FrameType
 
 import psutil
 
-from db.identity import UNKNOWN, boot_id, started
+from db.machine import UNKNOWN, here
 from presswork.settings import ROOT
 
 MARK = "PRESSWORK_STARTED_BY"
@@ -51,10 +51,11 @@ def current_process() -> Process:
 
 def born(pid: int) -> str | None:
     """Return the start of a process; None if no process with this pid runs."""
-    start = started(pid)
+    machine = here()
+    start = machine.started(pid)
     if start == UNKNOWN:
         return None
-    return start if boot_id() == UNKNOWN else f"{boot_id()} {start}"
+    return start if machine.boot_id == UNKNOWN else f"{machine.boot_id} {start}"
 
 
 def marked_processes(mark: str, *words: str) -> list[Process]:

@@ -4,10 +4,10 @@ The rate of a bucket comes from a setting of this installation, from rate header
 """
 
 import math
-import time
 from dataclasses import dataclass, field
 from typing import Literal, NamedTuple, TypeGuard
 
+from db.machine import monotonic_s
 from presswork.claude.rate_limits import Limit
 
 MINUTE = 60.0
@@ -29,11 +29,6 @@ class Need(NamedTuple):
     requests: float
     input_tokens: float
     output_tokens: float
-
-
-def _monotonic() -> float:
-    # Looked up at each call, so that tests can replace the clock.
-    return time.monotonic()
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +69,7 @@ class Bucket:
     others: float = 0.0
     _seen: tuple[float, float, float, float] | None = None
     _fullest: float = 0.0
-    _at: float = field(default_factory=_monotonic)
+    _at: float = field(default_factory=monotonic_s)
 
     @property
     def inflow(self) -> float:

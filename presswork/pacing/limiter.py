@@ -7,13 +7,13 @@ requests, the limit that was found by trial (finding.py).
 
 import asyncio
 import math
-import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from operator import attrgetter
 from weakref import WeakKeyDictionary
 
+from db.machine import monotonic_s
 from presswork.claude.rate_limits import RateLimits
 from presswork.errors import CallError, FinalCallError
 from presswork.pacing.buckets import MINUTE, UNITS, Bucket, Hold, LimitSource, Need, is_limit
@@ -76,7 +76,7 @@ class Limiter:
         self._hold: Hold | None = None
         self._in_flight = 0
         self._answered = False
-        self._started = time.monotonic()
+        self._started = monotonic_s()
         self._output_in_flight = 0.0
         self._recent: deque[float] = deque()
         self._waited_s = 0.0
@@ -91,13 +91,13 @@ class Limiter:
             while self._in_flight >= START_IN_FLIGHT and not self._answered:
                 self._changed.clear()
                 await self._changed.wait()
-            began = time.monotonic()
+            began = monotonic_s()
             try:
                 await self._wait(need, stopped)
             finally:
                 self._hold = None
-                self._waited_s += time.monotonic() - began
-            now = time.monotonic()
+                self._waited_s += monotonic_s() - began
+            now = monotonic_s()
             for bucket, _origin, unit in self._buckets:
                 bucket.take(need[unit])
             self._in_flight += 1
@@ -129,7 +129,7 @@ class Limiter:
         if admission.found is not None:
             _inform_finder(*admission.found, usage, limits, error)
         if limits is not None:
-            now = time.monotonic()
+            now = monotonic_s()
             requests, tokens_in, tokens_out = self._told
             requests.read(limits.requests, admission.sent_at, admission.spent[0], now)
             tokens_in.read(limits.input_tokens, admission.sent_at, admission.spent[1], now)
@@ -152,7 +152,7 @@ class Limiter:
 
     def report(self) -> LimiterReport:
         """Return the current state."""
-        now = time.monotonic()
+        now = monotonic_s()
         self._forget(now)
         rate, origin = min(self._rates(now))
         is_limited = rate != math.inf
@@ -180,7 +180,7 @@ class Limiter:
                 continue
 
     def _holds(self, need: Need) -> Iterator[Hold]:
-        now = time.monotonic()
+        now = monotonic_s()
         for bucket, origin, unit in self._buckets:
             if wait_s := bucket.wait_s(need[unit], now):
                 yield Hold(wait_s, origin, UNITS[unit], bucket.rate * MINUTE)
@@ -202,7 +202,7 @@ class Limiter:
     # Looking
 
     def _hold_to_lowest(self) -> None:
-        now = time.monotonic()
+        now = monotonic_s()
         for number, bucket in enumerate(self._own):
             limits = (limits[number] for limits in self._set.values())
             bucket.hold(min((limit for limit in limits if limit is not None), default=math.inf) / MINUTE, now)
@@ -222,7 +222,7 @@ class Limiter:
 def _inform_finder(
     finder: Finder, sent: Sent, usage: Usage | None, limits: RateLimits | None, error: CallError | None
 ) -> None:
-    now = time.monotonic()
+    now = monotonic_s()
     if error is not None and _is_rate_limited(error):
         if limits is None:
             finder.refuse(sent, now, min(error.retry_after_s or 0.0, MINUTE))

@@ -7,12 +7,12 @@ then all go. A waiting request holds no place in flight, no part of the cost cap
 
 import asyncio
 import math
-import time
 from collections import deque
 from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
 from dataclasses import dataclass
 
+from db.machine import monotonic_s
 from presswork.errors import CallError
 from presswork.prices import Usage
 from presswork.prompts.render import Brief, Caching
@@ -63,7 +63,7 @@ class Warming:
         return self._prefixes[brief.prefix].turn()
 
     def record(self, brief: Brief, usage: Usage | None, error: CallError | None, sent_at: float) -> None:
-        """Record how a request ended; `sent_at` is by time.monotonic(). A failed one shows nothing."""
+        """Record how a request ended; `sent_at` is by monotonic_s(). A failed one shows nothing."""
         prefix = self._prefixes.get(brief.prefix)
         if prefix is not None and error is None and not self._is_released:
             prefix.record(usage, sent_at)
@@ -105,7 +105,7 @@ class _Prefix:
     @asynccontextmanager
     async def turn(self) -> AsyncIterator[None]:
         """Hold a place in flight, given first come first served."""
-        if self._limit == math.inf and time.monotonic() - self._alive_at > self._ttl_s:
+        if self._limit == math.inf and monotonic_s() - self._alive_at > self._ttl_s:
             # The entry has expired: begin with one request again, so that the next one writes it.
             self._judge()
             self._written = 0
@@ -146,7 +146,7 @@ class _Prefix:
             self._written += 1
             if self._written >= self._limit:
                 self._double()
-        self._alive_at = time.monotonic()
+        self._alive_at = monotonic_s()
         self._told_at = min(self._told_at, self._alive_at)
 
     def judged(self) -> tuple[int, int]:

@@ -4,13 +4,13 @@ They are shown while a run is active; when it has ended, the summary is added up
 """
 
 import logging
-import time
 from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import Any
 
+from db.machine import monotonic_s
 from db.words import CACHED, COMPLETED, COUNTED, SUCCEEDED
 from presswork.report.amounts import dollars
 from presswork.report.summary import PaceSummary
@@ -41,7 +41,7 @@ class Progress:
     counts: Counter[str] = field(default_factory=Counter)
     requests: int = 0
     cost_usd: Decimal = Decimal(0)
-    started: float = field(default_factory=time.monotonic)
+    started: float = field(default_factory=monotonic_s)
     status: str = ""
     step_counts: Counter[str] = field(default_factory=Counter)
     pace: PaceSummary = field(default_factory=PaceSummary)
@@ -92,7 +92,7 @@ class Progress:
     @property
     def wall_s(self) -> float:
         """Seconds since the run opened."""
-        return time.monotonic() - self.started
+        return monotonic_s() - self.started
 
 
 def counts_in_words(counts: Mapping[str, int]) -> dict[str, str]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from threading import Event, Thread
 from uuid import UUID
@@ -10,23 +9,22 @@ from uuid import UUID
 import pytest
 from sqlalchemy import Engine, text
 
-from db import clock
-from db.clock import CLOCK, agree, new_id, now
-from db.identity import boot_time_s
+from db.clock import agree, new_id, now
 from db.ledger import leases
+from db.machine import boot_time_s, here
 from tests.db.rows import Book
+from tests.machines import SetMachine
 
 
 @pytest.fixture(autouse=True)
-def own_clock() -> Iterator[None]:
-    CLOCK.reset()
-    yield
-    CLOCK.reset()
+def machine(machine: SetMachine) -> SetMachine:
+    """A machine that knows of no ledger yet."""
+    return machine
 
 
 def ahead(minutes: float) -> None:
     """Set the ledger's clock ahead of this machine's."""
-    CLOCK.set(datetime.now(UTC) + timedelta(minutes=minutes), boot_time_s())
+    here().ledger_clock.set(datetime.now(UTC) + timedelta(minutes=minutes), boot_time_s())
 
 
 def moment_of(identifier: str) -> datetime:
@@ -45,8 +43,8 @@ def test_times_and_ids_are_the_ledgers(minutes: int) -> None:
 def test_ids_of_two_processes_sort_by_the_ledgers_time() -> None:
     ahead(-5)  # this one's own clock is five minutes ahead
     older = new_id()
-    CLOCK.reset()
-    CLOCK.set(datetime.now(UTC) + timedelta(seconds=1), boot_time_s())
+    here().ledger_clock.reset()
+    here().ledger_clock.set(datetime.now(UTC) + timedelta(seconds=1), boot_time_s())
     assert older < new_id()
 
 
@@ -55,23 +53,25 @@ def test_ids_of_one_process_stay_in_order_while_the_measurements_differ_a_little
     made = []
     for number in range(2000):
         if number % 100 == 0:
-            CLOCK.set(datetime.now(UTC) + timedelta(minutes=5, milliseconds=number % 3 * 10), boot_time_s())
+            here().ledger_clock.set(
+                datetime.now(UTC) + timedelta(minutes=5, milliseconds=number % 3 * 10), boot_time_s()
+            )
         made.append(new_id())
     assert made == sorted(made)
 
 
-def test_clock_that_is_put_right_does_not_move_the_ledgers_time(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_clock_that_is_put_right_does_not_move_the_ledgers_time(machine: SetMachine) -> None:
     ahead(0)
-    monkeypatch.setattr("db.clock.time.time", (datetime.now(UTC) + timedelta(hours=1)).timestamp)
+    machine.wall = (datetime.now(UTC) + timedelta(hours=1)).timestamp
     # An hour's jump of the time of day: the ledger is now an hour behind it.
-    assert clock.CLOCK.shift_ms() == pytest.approx(-3_600_000, abs=1000)
+    assert machine.ledger_clock.shift_ms() == pytest.approx(-3_600_000, abs=1000)
 
 
 def test_clock_of_a_ledger_is_measured(ledger: Engine) -> None:
     ahead(60)
     agree(ledger)
     if ledger.dialect.name == "sqlite":
-        assert CLOCK.shift_ms() == 0
+        assert here().ledger_clock.shift_ms() == 0
         return
     with ledger.connect() as connection:
         there = connection.scalar(text("SELECT clock_timestamp()"))
@@ -97,4 +97,4 @@ def test_heartbeat_that_waited_for_a_lock_does_not_move_the_ledgers_time(ledger:
     leases.renew(ledger, lease)
     holder.join()
 
-    assert abs(CLOCK.shift_ms()) < 500
+    assert abs(here().ledger_clock.shift_ms()) < 500

@@ -12,10 +12,11 @@ from typing import Any
 import pytest
 from sqlalchemy import Engine, delete, event, insert, inspect, select, text, update
 
-from db.clock import CLOCK, new_id
+from db.clock import new_id
 from db.database_errors import LedgerInUseError
 from db.ledger.rows import ParentRow, WriteBatch
 from db.ledger.writing import write
+from db.machine import here
 from db.readers.figures import count_generations_of
 from db.readers.lives import read_life
 from db.session import begin_write, rows_of
@@ -43,7 +44,7 @@ VIEWS = ("current_content", "usage_by_day")
 @pytest.fixture(autouse=True)
 def one_clock(monkeypatch: pytest.MonkeyPatch) -> None:
     """Make ids by this machine's clock: each lease measures PostgreSQL's, with an error on a busy machine."""
-    monkeypatch.setattr(CLOCK, "shift_ms", lambda: 0)
+    monkeypatch.setattr(here().ledger_clock, "shift_ms", lambda: 0)
 
 
 class Past:
@@ -309,7 +310,7 @@ def test_last_confirmation_is_the_newest_even_if_clocks_were_apart(
     past = Past(ledger)
     # The ids of the third run sort before those of the second.
     for ahead_ms, steps in ((0, steady), (4000, steady), (2000, steady), (6000, changed)):
-        monkeypatch.setattr(CLOCK, "shift_ms", lambda found=ahead_ms: found)
+        monkeypatch.setattr(here().ledger_clock, "shift_ms", lambda found=ahead_ms: found)
         past.run(steps=steps)
     before = seen(ledger)
     first = before["lives"]["a"][0]

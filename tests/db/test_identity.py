@@ -13,8 +13,9 @@ from typing import NoReturn
 import psutil
 import pytest
 
-from db import identity
-from db.identity import UNKNOWN, fate_of, this_process
+from db import machine
+from db.identity import fate_of, this_process
+from db.machine import UNKNOWN, here
 
 HOST, PID, STARTED, BOOT, NAMESPACE = this_process().split("/")
 OTHER_BOOT = "11111111-0000-0000-0000-000000000000"
@@ -49,7 +50,7 @@ def test_fate_of_a_process(process: str | None, fate: str, on_one_machine: str) 
 
 def test_process_that_has_ended_is_gone_also_while_its_parent_has_not_heard_of_it() -> None:
     child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
-    named = f"{HOST}/{child.pid}/{identity.started(child.pid)}/{BOOT}/{NAMESPACE}"
+    named = f"{HOST}/{child.pid}/{here().started(child.pid)}/{BOOT}/{NAMESPACE}"
     assert fate_of(named, one_machine=False) == "alive"
     child.kill()
     deadline = time.monotonic() + 10
@@ -67,7 +68,7 @@ def test_start_is_what_earlier_releases_wrote() -> None:
 
 def test_start_does_not_move_when_the_clock_is_set(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(psutil.Process, "create_time", lambda _process: 1.0)
-    assert identity.started(int(PID)) == STARTED
+    assert here().started(int(PID)) == STARTED
 
 
 @pytest.mark.parametrize(
@@ -80,14 +81,14 @@ def test_process_that_the_system_does_not_describe_has_no_start(
         raise error
 
     monkeypatch.setattr(psutil.Process, "status", refuse)
-    assert identity.started(int(PID)) == UNKNOWN
+    assert here().started(int(PID)) == UNKNOWN
 
 
 def test_system_that_tells_nothing_is_said_so(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(identity, "_PROC", Path("/nowhere"))
-    identity.boot_id.cache_clear()
+    monkeypatch.setattr(machine, "_PROC", Path("/nowhere"))
+    machine._read_boot_id.cache_clear()
     try:
         assert this_process() == f"{HOST}/{PID}/{STARTED}/{UNKNOWN}/{UNKNOWN}"
         assert fate_of(this_process(), one_machine=True) == "alive"
     finally:
-        identity.boot_id.cache_clear()
+        machine._read_boot_id.cache_clear()

@@ -12,14 +12,16 @@ import pytest
 from sqlalchemy import Engine, func, select, update
 
 from db.clock import new_id, now
-from db.identity import boot_id, boot_time_s, this_process
+from db.identity import this_process
 from db.ledger import claims, leases
 from db.ledger.leases import Lease, LeaseLostError, SupersededError
 from db.ledger.lifecycle import close_run, join_run, leave_run, suspend_run
 from db.ledger.rows import WriteBatch
 from db.ledger.writing import write
+from db.machine import Machine, boot_time_s, here
 from db.tables import Attempt, Claim, StoredLease, StoredRun
 from tests.db.rows import Book, settled_row, sha, take_up
+from tests.machines import SetMachine
 
 HASHES = {sha(word) for word in ("one", "two", "three")}
 HOST, PID, STARTED, BOOT, NAMESPACE = this_process().split("/")
@@ -246,14 +248,14 @@ def test_writers_clock_that_is_ahead_or_behind_ends_no_lease_on_postgres(
 
 
 def test_time_of_day_that_jumps_ends_no_lease_on_sqlite(
-    sqlite_ledger_url: str, ledger: Engine, monkeypatch: pytest.MonkeyPatch
+    sqlite_ledger_url: str, ledger: Engine, machine: SetMachine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if ledger.dialect.name != "sqlite":
         pytest.skip("PostgreSQL has its own clock")
     at_work(ledger, ELSEWHERE)
     monkeypatch.setattr("db.ledger.leases.now", lambda: now() + timedelta(hours=5))
     assert leases.end_lapsed(ledger, except_lease="") == []
-    monkeypatch.setattr("db.ledger.leases.boot_time_s", lambda: boot_time_s() + leases.LEASE_S + 1)
+    machine.boot = lambda: Machine.boot_time_s(machine) + leases.LEASE_S + 1
     assert len(leases.end_lapsed(ledger, except_lease="")) == 1
 
 
@@ -261,7 +263,7 @@ def test_lease_of_another_boot_is_over_on_sqlite(ledger: Engine) -> None:
     other_boot = this_process().replace(BOOT, "11111111-0000-0000-0000-000000000000")
     before = at_work(ledger, other_boot)
     with ledger.begin() as connection:
-        connection.execute(update(StoredLease).where(StoredLease.boot == boot_id()).values(boot="another"))
+        connection.execute(update(StoredLease).where(StoredLease.boot == here().boot_id).values(boot="another"))
     ended = leases.end_lapsed(ledger, except_lease="")
     # Another machine may still work on a PostgreSQL ledger.
     assert ended == ([before.run_id] if ledger.dialect.name == "sqlite" else [])

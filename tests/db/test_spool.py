@@ -27,6 +27,7 @@ from db.sources.spool import KEPT_S, RunSpools, Spool, Unreadable, spool_name, s
 from db.sources.statements import Query
 from db.sources.values import Record
 from tests.conftest import ROOT
+from tests.machines import SetMachine
 
 RANDOM = {"mysql": "rand()"}
 FILL = {
@@ -200,10 +201,10 @@ def test_connection_that_is_lost_meanwhile_begins_the_spool_from_scratch(
 
 
 def test_source_that_stays_away_is_waited_for_and_then_named(
-    items: Engine, mine: RunSpools, monkeypatch: pytest.MonkeyPatch
+    items: Engine, mine: RunSpools, machine: SetMachine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     slept: list[float] = []
-    monkeypatch.setattr("db.sources.select.time.sleep", slept.append)
+    machine.sleep = slept.append
     monkeypatch.setattr(select, "is_lost", lambda *_: True)
     with pytest.raises(SourceUnreachableError, match=r"items\.md\.j2: the source can't be reached"):
         spooled(items, mine, query("SELECT * FROM gone"))

@@ -17,6 +17,7 @@ from presswork.engine.resources.lease import ClaimLostError, HeldLease
 from presswork.engine.resources.writer import Writer
 from tests.db.rows import Book, sha, take_up
 from tests.db.test_leases import run_out, status_of
+from tests.machines import SetMachine
 from tests.waiting import until
 
 ONE, TWO = sha("one"), sha("two")
@@ -37,9 +38,8 @@ def book(ledger: Engine) -> Book:
 
 
 @pytest.fixture
-def time(monkeypatch: pytest.MonkeyPatch) -> Time:
-    time = Time()
-    monkeypatch.setattr("presswork.engine.resources.lease.boot_time_s", time)
+def time(machine: SetMachine) -> Time:
+    machine.boot = time = Time()
     return time
 
 

@@ -21,12 +21,12 @@ from tests.engine.workshop import Workshop, ended
 LEASE_S = 4
 CONCURRENCY, CHUNK = 5, 10
 BEFORE = """
-from db import identity
 from db.ledger import leases
+from db.machine import Machine
 leases.LEASE_S, leases.HEARTBEAT_S = {lease}, {lease} / 8
 if {hidden}:
     # As in its own container: other processes can't see whether it lives.
-    identity._pid_namespace = lambda: "1"
+    Machine.pid_namespace = "1"
 """
 Start = Callable[..., Awaitable[asyncio.subprocess.Process]]
 

@@ -7,7 +7,6 @@ import os
 import signal
 import socket
 from datetime import UTC, datetime, timedelta
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -16,12 +15,13 @@ from prefect import flow
 from prefect.exceptions import Abort, Pause
 from sqlalchemy import text
 
-from db import identity
 from db.clock import new_id
+from db.machine import use
 from presswork import RunOptions, Summary, open_run
 from tests.engine.forked import LEFT, fork
 from tests.engine.plain_host import FLOW_RUN, PlainHost
 from tests.engine.workshop import Workshop
+from tests.machines import SetMachine
 from tests.waiting import until
 
 REASON = "the notes wait for approval"
@@ -50,7 +50,9 @@ def elsewhere() -> None:
 
 def rebooted() -> None:
     """Make this process look like one after a reboot."""
-    identity.boot_id = lru_cache(lambda: "another boot")
+    machine = SetMachine()
+    machine.boot_id = "another boot"
+    use(machine)
 
 
 @flow

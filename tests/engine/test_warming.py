@@ -26,6 +26,7 @@ from presswork.report.summary import PromptCacheSummary
 from sandbox.known import SERVED_MODELS
 from sandbox.prompt_cache import CacheBlock, PromptCache
 from tests.engine.workshop import Workshop
+from tests.machines import SetMachine
 from tests.pacing.test_limiter import Loop
 
 T = TypeVar("T")
@@ -34,9 +35,9 @@ BEGAN = 1000.0
 
 
 @pytest.fixture
-def loop(monkeypatch: pytest.MonkeyPatch) -> Iterator[Loop]:
+def loop(machine: SetMachine) -> Iterator[Loop]:
     made = Loop()
-    monkeypatch.setattr("presswork.pacing.warming.time.monotonic", made.time)
+    machine.monotonic = made.time
     yield made
     made.close()
 

@@ -21,6 +21,7 @@ from presswork.prices import Usage
 from sandbox.error_shapes import Refusal
 from sandbox.limits import Limits
 from sandbox.switches import Switches
+from tests.machines import SetMachine
 
 T = TypeVar("T")
 
@@ -47,9 +48,9 @@ class Loop(asyncio.SelectorEventLoop):
 
 
 @pytest.fixture
-def loop(monkeypatch: pytest.MonkeyPatch) -> Iterator[Loop]:
+def loop(machine: SetMachine) -> Iterator[Loop]:
     made = Loop()
-    monkeypatch.setattr("presswork.pacing.limiter.time.monotonic", made.time)
+    machine.monotonic = made.time
     yield made
     made.close()
 

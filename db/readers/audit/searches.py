@@ -6,13 +6,13 @@ time is over, a search says how far it has come, and can continue from there.
 """
 
 import re
-import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 
 from sqlalchemy import Engine
 
+from db.machine import monotonic_s
 from db.readers.audit.filters import Filter, FilterError, resolved
 from db.readers.audit.generation_lists import GENERATIONS_A_PAGE, GenerationLine, lines_of
 from db.readers.audit.ways.candidates import LAST
@@ -62,7 +62,7 @@ def search(
 
     Raises FilterError for words that can't be searched for, and for a template or run that does not exist.
     """
-    until = time.monotonic() + within_s
+    until = monotonic_s() + within_s
     try:
         query = parse_query(wanted.words or "")
     except QueryError as error:
@@ -114,7 +114,7 @@ class _Search:
         while True:
             last = max(ways, key=lambda way: way.down_to)
             # Each way gets somewhere first, so that the next page does not begin at the same place.
-            is_over = last.down_to != LAST and time.monotonic() > until
+            is_over = last.down_to != LAST and monotonic_s() > until
             if last.down_to == END or is_over or sum(each >= last.down_to for each in self.found) >= enough:
                 return last.down_to
             step = next(last.steps, SearchStep([], END))

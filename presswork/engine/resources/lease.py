@@ -14,11 +14,11 @@ from datetime import datetime
 from sqlalchemy import Engine
 
 from db.clock import now
-from db.identity import boot_time_s
 from db.ledger import claims, leases, lifecycle, ranges
 from db.ledger.refused_rows import RefusedRow
 from db.ledger.rows import WriteBatch
 from db.ledger.writing import write
+from db.machine import boot_time_s
 from db.words import MAIN, NOT_SENT
 from presswork.engine.resources.stopping import in_background
 from presswork.engine.resources.writer import Writer

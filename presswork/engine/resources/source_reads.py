@@ -7,7 +7,6 @@ because the preflight uses it.
 
 import asyncio
 import threading
-import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future
 from contextlib import AbstractContextManager, nullcontext
@@ -16,6 +15,7 @@ from typing import Any, Generic, ParamSpec, TypeVar
 
 from sqlalchemy import URL, Engine
 
+from db.machine import monotonic_s
 from db.sources.access import Interrupter
 from db.sources.statements import Parameter, Query
 from presswork.errors import TemplateError
@@ -116,9 +116,9 @@ class Reading(Generic[T]):
 
     def interrupt(self, interrupter: Interrupter | None) -> None:
         """Interrupt the thread's statements until it has ended, for at most INTERRUPTED_WITHIN_S."""
-        deadline = time.monotonic() + INTERRUPTED_WITHIN_S
+        deadline = monotonic_s() + INTERRUPTED_WITHIN_S
         # Repeatedly, because the thread may be between two statements.
-        while self._thread.is_alive() and time.monotonic() < deadline:
+        while self._thread.is_alive() and monotonic_s() < deadline:
             if interrupter is not None and self._thread.ident is not None:
                 interrupter.interrupt(self._thread.ident)
             self._thread.join(INTERRUPT_AGAIN_S)

@@ -9,7 +9,6 @@ in a spill file and the run stops. A row that the ledger refuses is left out and
 import asyncio
 import contextlib
 import logging
-import time
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -33,6 +32,7 @@ from db.ledger.rows import (
 )
 from db.ledger.spill import keep_batch, keep_refused
 from db.ledger.writing import write
+from db.machine import monotonic_s
 from db.session import is_unavailable, readable_url, reason_of
 from presswork.errors import LedgerAwayError, StoppedError, copy_of
 
@@ -233,9 +233,9 @@ class Writer:
             except Exception as error:
                 if not is_unavailable(error):
                     raise
-                began = began or time.monotonic()
+                began = began or monotonic_s()
                 self._report_unavailable(reason_of(error, self._engine.url))
-                if self._spill is not None or time.monotonic() - began + pause > self._patience_s:
+                if self._spill is not None or monotonic_s() - began + pause > self._patience_s:
                     raise LedgerAwayError(
                         f"The ledger {readable_url(self._engine.url)} is still unavailable after "
                         f"{self._patience_s:,.0f} s: {self._complaint}. All answers are saved, in it or in a spill "

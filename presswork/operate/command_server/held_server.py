@@ -19,7 +19,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import IO
 
-from db.identity import boot_time_s
+from db.machine import boot_time_s
 from presswork.operate.command_server.server_record import (
     RECORD_FILE,
     SETTINGS_FILES,

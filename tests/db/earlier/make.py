@@ -22,7 +22,7 @@ from typing import Any
 from sqlalchemy import Engine, create_engine, text
 
 from bench.stage import Stage, open_stage
-from db.identity import boot_id
+from db.machine import here
 
 HERE = Path(__file__).resolve().parent
 TABLES = ("texts", "prompts", "records", "templates", "runs", "claims", "attempts", "generations", "generation_parents")
@@ -178,7 +178,7 @@ def _rows(engine: Engine) -> Mapping[str, list[dict[str, Any]]]:
 
 
 def _without_machine(told: str, story: Story) -> str:
-    told = told.replace(boot_id(), BOOT)
+    told = told.replace(here().boot_id, BOOT)
     for name in (str(story.folder), str(story.stage.folder), socket.gethostname()):
         told = told.replace(name, "elsewhere")
     return told
