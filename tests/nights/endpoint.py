@@ -153,7 +153,7 @@ class SimulatedEndpoint:
             # Refused at once, or packets that nobody answers.
             waits = Draw(digest(b"connect", request.drawn)).below(2) * min(request.timeout_s, CONNECT_TIMEOUT_S)
             error = PassingCallError("no connection could be made", kind=CONNECT)
-            self._after(waits + self.travel_s, partial(request.land, error))
+            self.world.call_at(max(self.world.now, request.sent_at + 0.99 * waits), partial(request.land, error))
             return
         fault, draw = self._fault_of(request)
         if fault == LOST_BEFORE:
@@ -253,6 +253,8 @@ class SimulatedEndpoint:
         if reply is not None:
             exchange.status, exchange.good, exchange.text = reply.status, reply.good, reply.text
             exchange.request_id = reply.headers.get("request-id")
+        else:
+            exchange.tells_usage = False
         if exchange.fault or exchange.status != 200:
             self.world.tell(f"endpoint: {exchange}")
         self._after(self._travel(request.drawn, b"back"), partial(request.land, reply or _lost()))

@@ -25,7 +25,7 @@ class Exchange:
       escalations share.
     - `status`, `request_id`: as the client reads them; None if no response was sent.
     - `fault`: the names of its faults, joined by "+"; empty without any.
-    - `usage`, `cost_usd`: what is billed. `tells_usage`: the answer reports it, so the ledger can know it.
+    - `usage`, `cost_usd`: what is billed. `tells_usage`: the response reports it, so the ledger can know it.
     - `good`: the response is a whole answer and valid content. `text`: of the answer, as the ledger stores it.
     - `delivered`: the process read the response to its end.
     """

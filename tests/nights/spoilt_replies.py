@@ -48,7 +48,8 @@ class ServedReply:
 
     def spoil(self, body: bytes, status: int = 200) -> None:
         """Send something else in place of the answer, which stays billed."""
-        self.status, self.body, self.good, self.text = status, body, False, None
+        self.status, self.body, self.text = status, body, None
+        self.good = self.tells_usage = False
 
 
 GatewayRule = Callable[[Draw], ServedReply]
