@@ -38,10 +38,11 @@ def check_own_records(evidence: Evidence) -> Iterator[Violation]:
         body = evidence.rows.records.get(row.record_hash)
         if body is None or _sha(body) != row.record_hash:
             yield Violation(OWN_RECORD, f"{where}: its record {row.record_hash[:12]} is missing or another")
-        elif not _may_be_read(evidence, row):
+            continue
+        if not _may_be_read(evidence, row):
             yield Violation(OWN_RECORD, f"{where}: its run never read the record {row.record_hash[:12]} under this key")
         mark = evidence.night.marks.get(row.step)
-        if mark and body is not None and row.prompt_hash is not None and row.prompt_hash in requests:
+        if mark and row.prompt_hash is not None and row.prompt_hash in requests:
             wanted = mark(json.loads(body))
             if wanted not in _asked(requests[row.prompt_hash]):
                 yield Violation(OWN_RECORD, f"{where}: its prompt {row.prompt_hash[:12]} does not show its record")

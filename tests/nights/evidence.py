@@ -134,6 +134,11 @@ class Evidence:
         story = self.processes.get(process)
         return 0.0 if story is None else covered([*story.frozen, *story.partitioned], since, until)
 
+    def without_ledger(self, process: str, since: float, until: float) -> float:
+        """Return for how many seconds of a time a process could not reach its ledger."""
+        story = self.processes.get(process)
+        return 0.0 if story is None else covered(story.partitioned, since, until)
+
 
 def covered(intervals: Iterable[Interval], since: float, until: float) -> float:
     """Return how many seconds of a time are in any of these intervals."""

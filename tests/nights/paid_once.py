@@ -122,7 +122,7 @@ def _spilled(pair: _Pair) -> bool:
     """Its process ended while it could not commit: the answer was in a spill file, and is imported by the next run."""
     evidence, earlier = pair.evidence, pair.earlier
     left = evidence.left(earlier)
-    return left <= pair.later.at and evidence.unable(earlier.process, earlier.at, left) > 0
+    return left <= pair.later.at and evidence.without_ledger(earlier.process, earlier.at, left) > 0
 
 
 def _was_superseded(pair: _Pair) -> bool:
