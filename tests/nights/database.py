@@ -8,7 +8,7 @@ import shutil
 import sqlite3
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
 
@@ -37,6 +37,8 @@ CREATE TRIGGER night_settled AFTER UPDATE OF ended_at ON attempts
   BEGIN INSERT INTO night_times VALUES ('settled', NEW.id, night_now()); END;
 CREATE TRIGGER night_written AFTER INSERT ON generations
   BEGIN INSERT INTO night_times VALUES ('written', NEW.id, night_now()); END;
+CREATE TRIGGER night_crashed AFTER UPDATE OF status ON runs WHEN NEW.status = 'crashed'
+  BEGIN INSERT INTO night_times VALUES ('crashed', NEW.id, night_now()); END;
 CREATE TRIGGER night_refuse BEFORE INSERT ON generations
   WHEN NEW.status = 'succeeded' AND NEW.record_key IN (SELECT key FROM night_refused)
   BEGIN SELECT RAISE(ABORT, 'this row is refused'); END;
@@ -100,6 +102,15 @@ class Ledger:
             connection.execute("DELETE FROM night_refused")
         connection.close()
 
+    def times(self) -> dict[str, dict[str, list[float]]]:
+        """Return when rows were opened, settled, written, and runs set to crashed: by kind and id, in that order."""
+        found: dict[str, dict[str, list[float]]] = {kind: {} for kind in ("opened", "settled", "written", "crashed")}
+        with sqlite3.connect(self.file) as connection:
+            for kind, row_id, at in connection.execute("SELECT kind, id, at FROM night_times ORDER BY rowid"):
+                found[kind].setdefault(row_id, []).append(at)
+        connection.close()
+        return found
+
     def shared(self) -> Engine:
         """Return the engine of a ledger that several machines share, so that its own clock judges leases."""
         return self.engine.execution_options(presswork_shared=True)
@@ -117,7 +128,7 @@ class Ledger:
 
     def _time(self, plus_s: float) -> str:
         moment = datetime.fromtimestamp(EPOCH + self._now() + plus_s, UTC)
-        return (moment + timedelta(0)).strftime("%Y-%m-%d %H:%M:%S.%f")
+        return moment.strftime("%Y-%m-%d %H:%M:%S.%f")
 
     # What connections ask
 
@@ -127,11 +138,7 @@ class Ledger:
             return None
         name = world.current.on.name
         return next(
-            (
-                each
-                for each in self.outages
-                if each.begins <= world.now < each.ends and each.host in {None, name}
-            ),
+            (each for each in self.outages if each.begins <= world.now < each.ends and each.host in {None, name}),
             None,
         )
 

@@ -6,7 +6,6 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any
 
 from sqlalchemy import URL
 
@@ -28,6 +27,7 @@ LONGEST_DELAY_S = 300.0
 WATCH_S = 2.0
 CANCEL_WAIT_S = 5.0
 """As presswork/engine/orchestration/prefect_host.py and chunk_task.py have them, which load Prefect."""
+_log = logging.getLogger("nights")
 STEPS = {"note": ("note",), "titled": ("note", "title"), "reviewed": ("note", "title")}
 
 
@@ -63,7 +63,7 @@ class SimulatedHost:
     helping: Callable[[SpreadRun, "SimulatedHost"], Awaitable[None]] | None = None
     summary: Summary | None = None
     stopper: Stopper | None = None
-    log: Log = logging.getLogger("nights")
+    log: Log = _log
     also_shown = ""
     leaves_upkeep = True  # spools are swept by the files' real age
 

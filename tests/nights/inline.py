@@ -1,10 +1,9 @@
-"""Stand-ins for what the product does in threads of its own, or keeps for its process, which a simulation shares."""
+"""A stand-in for the threads that read a source: it does their work at once."""
 
-from collections.abc import Callable, Iterator, MutableSet
+from collections.abc import Callable
 from concurrent.futures import Future
 from typing import Any
 
-from db.machine import Machine, here
 from tests.nights.world import KilledError
 
 
@@ -27,25 +26,3 @@ class InlineReading:
 
     def interrupt(self, _interrupter: object) -> None:
         """Do nothing: the work is done."""
-
-
-class OpenNow(MutableSet[Any]):
-    """Stands in for the set of the runs that are open in this process, of which there are several here."""
-
-    def __init__(self) -> None:
-        self._all: set[tuple[Machine, Any]] = set()
-
-    def __contains__(self, name: object) -> bool:
-        return (here(), name) in self._all
-
-    def __iter__(self) -> Iterator[Any]:
-        return iter([name for of, name in self._all if of is here()])
-
-    def __len__(self) -> int:
-        return sum(of is here() for of, _name in self._all)
-
-    def add(self, value: Any) -> None:
-        self._all.add((here(), value))
-
-    def discard(self, value: Any) -> None:
-        self._all.discard((here(), value))

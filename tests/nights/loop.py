@@ -8,11 +8,13 @@ import asyncio
 import heapq
 import signal
 from collections import deque
-from collections.abc import AsyncGenerator, Callable, Coroutine
+from collections.abc import AsyncGenerator, Callable, Coroutine, Generator
 from concurrent.futures import Executor
 from contextvars import Context
-from functools import partial
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar, TypeVarTuple
+
+Arguments = TypeVarTuple("Arguments")
+T = TypeVar("T")
 
 
 class Threads(Protocol):
@@ -52,7 +54,7 @@ class SimulatedLoop(asyncio.AbstractEventLoop):
         """Run the next handle."""
         handle = self._ready.popleft()
         if not handle.cancelled():
-            handle._run()  # noqa: SLF001 - the method by which any loop runs a handle
+            handle._run()
 
     def receive(self, number: signal.Signals) -> bool:
         """Deliver a signal; returns False if the process has no handler for it."""
@@ -95,8 +97,12 @@ class SimulatedLoop(asyncio.AbstractEventLoop):
         return asyncio.Future(loop=self)
 
     def create_task(
-        self, coro: Coroutine[Any, Any, Any], *, name: str | None = None, context: Context | None = None
-    ) -> asyncio.Task[Any]:
+        self,
+        coro: Generator[Any, None, T] | Coroutine[Any, Any, T],
+        *,
+        name: str | None = None,
+        context: Context | None = None,
+    ) -> asyncio.Task[T]:
         task = asyncio.Task(coro, loop=self, name=name, context=context)
         self.tasks[task] = None
         task.add_done_callback(self._forget)
@@ -106,24 +112,24 @@ class SimulatedLoop(asyncio.AbstractEventLoop):
         self.tasks.pop(task, None)
 
     def call_soon(
-        self, callback: Callable[..., object], *args: Any, context: Context | None = None
+        self, callback: Callable[[*Arguments], object], *args: *Arguments, context: Context | None = None
     ) -> asyncio.Handle:
         handle = asyncio.Handle(callback, args, self, context)
         self._ready.append(handle)
         return handle
 
     def call_soon_threadsafe(
-        self, callback: Callable[..., object], *args: Any, context: Context | None = None
+        self, callback: Callable[[*Arguments], object], *args: *Arguments, context: Context | None = None
     ) -> asyncio.Handle:
         return self.call_soon(callback, *args, context=context)
 
     def call_later(
-        self, delay: float, callback: Callable[..., object], *args: Any, context: Context | None = None
+        self, delay: float, callback: Callable[[*Arguments], object], *args: *Arguments, context: Context | None = None
     ) -> asyncio.TimerHandle:
         return self.call_at(self._clock() + delay, callback, *args, context=context)
 
     def call_at(
-        self, when: float, callback: Callable[..., object], *args: Any, context: Context | None = None
+        self, when: float, callback: Callable[[*Arguments], object], *args: *Arguments, context: Context | None = None
     ) -> asyncio.TimerHandle:
         handle = asyncio.TimerHandle(when, callback, args, self, context)
         self._numbers += 1
@@ -134,14 +140,14 @@ class SimulatedLoop(asyncio.AbstractEventLoop):
         """Do nothing: a cancelled timer is dropped when it is due."""
 
     def run_in_executor(
-        self, executor: Executor | None, func: Callable[..., Any], *args: Any
-    ) -> asyncio.Future[Any]:
+        self, executor: Executor | None, func: Callable[[*Arguments], T], *args: *Arguments
+    ) -> asyncio.Future[T]:
         done = self.create_future()
-        self._threads.work(executor, partial(func, *args), done)
+        self._threads.work(executor, lambda: func(*args), done)
         return done
 
-    def add_signal_handler(self, sig: int, callback: Callable[..., object], *args: Any) -> None:
-        self._signals[sig] = partial(callback, *args)
+    def add_signal_handler(self, sig: int, callback: Callable[[*Arguments], object], *args: *Arguments) -> None:
+        self._signals[sig] = lambda: callback(*args)
 
     def remove_signal_handler(self, sig: int) -> bool:
         return self._signals.pop(sig, None) is not None

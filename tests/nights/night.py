@@ -1,8 +1,9 @@
 """Carry out the plan of a night: start its runs, do what goes wrong, then make a last run of each job in peace."""
 
 import asyncio
+import json
 import signal
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import timedelta
 from decimal import Decimal
@@ -13,10 +14,13 @@ from sqlalchemy import text
 
 from db.clock import agree, now
 from db.database_errors import DatabaseError
+from db.ledger.spill import REFUSED_SUFFIX
 from db.machine import here, use
 from db.sources.spool import Spool
 from db.sources.values import Record
 from db.upkeep.compacting import compact
+from db.words import HELPER
+from flows.outputs import SubjectLine
 from presswork.engine.opening import open_hosted_run
 from presswork.engine.orchestration.host import Kept
 from presswork.engine.resources.endpoint import Endpoint
@@ -26,10 +30,10 @@ from presswork.report.summary import Summary
 from presswork.settings import Settings
 from sandbox.switches import Switches
 from tests.nights.database import Outage
-from tests.nights.endpoint import SimulatedEndpoint
 from tests.nights.host import STEPS, FlowRun, LeavingError, SimulatedHost
-from tests.nights.night_result import RunStory
 from tests.nights.plan import Event, Night, Start
+from tests.nights.promised.night_result import NightResult, ProcessStory, RunStory
+from tests.nights.served.endpoint import SimulatedEndpoint
 from tests.nights.workplace import Workplace
 from tests.nights.world import SimulatedProcess, World
 
@@ -38,7 +42,10 @@ MORNING_S = 40_000.0
 WAITS_S = 30.0
 """How long a suspended run waits."""
 _TIMED = frozenset({"sleep", "reboot", "jump", "interrupt", "cancel", "edit", "compact"})
-_NEWEST_UNFINISHED = text("SELECT max(id) FROM runs WHERE flow = :flow AND status <> 'completed' AND \"trigger\" <> 'try'")
+_SUSPENDED = text("SELECT id, prefect_flow_run_id FROM runs WHERE status = 'suspended'")
+_NEWEST_UNFINISHED = text(
+    "SELECT max(id) FROM runs WHERE flow = :flow AND status <> 'completed' AND \"trigger\" <> 'try'"
+)
 
 
 @dataclass
@@ -50,6 +57,7 @@ class RunNotes:
     began_at: float
     must_finish: bool = False
     run_id: str | None = None
+    lease_id: str | None = None
     worker: str = "main"
     settings: Settings | None = None
     summary: Summary | None = None
@@ -64,6 +72,7 @@ class RunNotes:
         return RunStory(
             process=self.process,
             run_id=self.run_id,
+            lease_id=self.lease_id,
             worker=self.worker,
             refresh=start.refresh,
             max_cost=None if start.max_cost is None else Decimal(str(start.max_cost)),
@@ -99,16 +108,17 @@ class Driver:
         for host, skew in zip(self.hosts, plan.skews, strict=True):
             host.skew_s = skew
         place.begin(plan.records)
-        place.ledger.begin(self.world, self._outages(), [f"k{number}" for number in plan.refused])
+        self._troubles = self._outages()
+        place.ledger.begin(self.world, self._troubles, [f"k{number}" for number in plan.refused])
         self.engine = place.ledger.shared() if plan.shared else place.ledger.engine
 
     def carry_out(self) -> None:
         """Let the night pass, then make the last runs."""
         for start in self.plan.starts:
-            self.world.call_at(start.at, lambda start=start: self._start(start))
+            self.world.call_at(start.at, partial(self._start, start))
         for event in self.plan.events:
             if event.kind in _TIMED:
-                self.world.call_at(event.at, lambda event=event: self._happen(event))
+                self.world.call_at(event.at, partial(self._happen, event))
         self.world.run(MORNING_S)
         self._end_troubles()
         jobs = dict.fromkeys(start.job for start in self.plan.starts if not start.trial)
@@ -119,6 +129,53 @@ class Driver:
                 last = host is self.hosts[0]
                 self._start(Start(self.world.now, job, self.hosts.index(host)), must_finish=last)
                 self.world.run(self.world.now + MORNING_S)
+
+    def result(self) -> NightResult:
+        """Return what the night left, for promises.py."""
+        self.world.current = None  # from here on nobody in the night uses the ledger
+        times = self.place.ledger.times()
+        return NightResult(
+            ledger=self.place.ledger.file,
+            exchanges=self.endpoint.exchanges,
+            processes=[self._story_of(process) for process in self.world.processes],
+            runs=[notes.story() for notes in self.runs],
+            committed_at={row_id: at[0] for kind in ("opened", "written") for row_id, at in times[kind].items()},
+            settled_at={row_id: at[0] for row_id, at in times["settled"].items()},
+            crashed_at=times["crashed"],
+            refused_ids=frozenset(self._refused_ids()),
+            left_suspended=frozenset(self._left_suspended()),
+            output_classes={"note": SubjectLine, "title": SubjectLine},
+            spill_folders=self.place.spill_folders(),
+            commit_interval_s=self._setting("commit_interval_s"),
+            request_timeout_s=self._setting("request_timeout_s"),
+        )
+
+    def _refused_ids(self) -> Iterator[str]:
+        for folder in self.place.spill_folders():
+            for file in folder.glob(f"*{REFUSED_SUFFIX}"):
+                for line in file.read_text(encoding="utf-8").splitlines():
+                    row = json.loads(line)["row"]
+                    yield str(row.get("id") or row.get("attempt_id") or row.get("hash"))
+
+    def _left_suspended(self) -> Iterator[str]:
+        """Yield the suspended runs whose flow run was resumed, but could not open the run."""
+        ended = {each.id for each in self.flow_runs if each.state != "Suspended"}
+        with self.engine.connect() as connection:
+            for run_id, flow_run in connection.execute(_SUSPENDED):
+                if flow_run in ended:
+                    yield str(run_id)
+
+    def _setting(self, name: str) -> float:
+        return float(dict(self.plan.settings).get(name, getattr(self.place.settings, name)))
+
+    def _story_of(self, process: SimulatedProcess) -> ProcessStory:
+        outages = [each for each in self._troubles if each.host in {None, process.on.name}]
+        return ProcessStory(
+            process.name,
+            died_at=process.ended_at if process.killed else None,
+            frozen=tuple(process.frozen),
+            partitioned=tuple((each.begins, each.ends) for each in outages),
+        )
 
     def close(self) -> None:
         """Forget the night's processes, and answer by the real machine again."""
@@ -189,7 +246,7 @@ class Driver:
         return process
 
     def _resume_later(self, flow_run: FlowRun) -> None:
-        self.world.call_at(flow_run.due, lambda: self.launch(flow_run, flow_run.start) and None)
+        self.world.call_at(flow_run.due, partial(self.launch, flow_run, flow_run.start))
 
     async def _main(self, name: str, flow_run: FlowRun, start: Start, must_finish: bool) -> None:
         for tries_left in range(start.retries, -1, -1):
@@ -198,9 +255,6 @@ class Driver:
             host = SimulatedHost(self.world, flow_run, start.job, self._resume_later)
             try:
                 notes.summary = await self._work(host, flow_run, start, notes)
-                flow_run.states.append("Completed")
-                notes.exit_status = notes.summary.exit_status
-                return
             except LeavingError as error:
                 notes.error = f"left: {error}"
                 return
@@ -210,6 +264,10 @@ class Driver:
                 if not tries_left or isinstance(error, RunEndedError):
                     flow_run.states.append("Failed")
                     return
+            else:
+                flow_run.states.append("Completed")
+                notes.exit_status = notes.summary.exit_status
+                return
             finally:
                 notes.ended_at = self.world.now
 
@@ -226,13 +284,15 @@ class Driver:
             resumes=resumes,
             helper=flow_run.helper,
         )
+        assert self.world.current is not None
         client: Any = self.endpoint.client(self.world.current, settings.request_timeout_s)
         await asyncio.to_thread(agree, self.engine)
         kept = Kept(Endpoint("sandbox", client, verified=False), self.engine)
         notes.settings = settings
         async with open_hosted_run(host, settings, options, kept=kept) as run:
-            notes.run_id = run.ledger.run_id
-            notes.worker = run.ledger.lease._lease.worker
+            notes.run_id, notes.lease_id = run.ledger.run_id, run.ledger.lease_id
+            if flow_run.helper is not None:
+                notes.worker = f"{HELPER} {flow_run.helper.number}"
             picked = run.select("note")
             made = await run.generate("note", picked)
             notes.records["note"] = await picked.read(_texts_of, await picked.check())

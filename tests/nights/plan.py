@@ -7,7 +7,7 @@ import random
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from tests.nights.endpoint_faults import EndpointFault
+from tests.nights.served.endpoint_faults import EndpointFault
 
 JOBS = ("note", "titled", "reviewed")
 """A job of one step, one of two steps, and one that is suspended between them."""
@@ -79,7 +79,7 @@ class Night:
             for name in ("again", "resumes", "refresh", "trial", "retries", "deployed", "shards", "max_cost", "limit"):
                 if getattr(start, name) != getattr(plain, name):
                     eased = replace(start, **{name: getattr(plain, name)})
-                    smaller.append(replace(self, starts=self.starts[:number] + (eased,) + self.starts[number + 1 :]))
+                    smaller.append(replace(self, starts=(*self.starts[:number], eased, *self.starts[number + 1 :])))
         return smaller
 
 
@@ -104,7 +104,7 @@ FAULT_RATES = {
 
 def draw(seed: int) -> Night:
     """Draw a night."""
-    rng = random.Random(f"night {seed}")  # noqa: S311 - a seed must repeat a night
+    rng = random.Random(f"night {seed}")
     shared = rng.random() < 0.4
     hosts = rng.choice((2, 2, 3)) if shared else 1
     return Night(

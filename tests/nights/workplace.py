@@ -1,4 +1,4 @@
-"""Everything that nights share and that takes long to make: templates, the source, the ledger's tables, the settings."""
+"""What nights share because it takes long to make: templates, the source, the ledger's tables, the settings."""
 
 import gc
 import logging
@@ -13,11 +13,10 @@ from typing import Any
 import pytest
 from sqlalchemy import Engine, create_engine, text
 
-from presswork.engine.orchestration import host as host_module
 from presswork.engine.resources import source_reads
 from presswork.settings import Settings
 from tests.nights.database import Ledger
-from tests.nights.inline import InlineReading, OpenNow
+from tests.nights.inline import InlineReading
 
 NOTE = """---
 select: SELECT id, name FROM items ORDER BY id
@@ -59,12 +58,19 @@ class Workplace:
             rows = [{"id": key, "name": name} for key, name in self.texts.items()]
             connection.execute(text("INSERT INTO items VALUES (:id, :name)"), rows)
 
+    def spill_folders(self) -> list[Path]:
+        """Return the folders that exist and may hold spill files."""
+        temporary = self.folder / "temporary" / "presswork-spill"
+        return [*sorted((self.folder / "spill").iterdir()), *([temporary] if temporary.is_dir() else [])]
+
     def edit(self, number: int, version: int) -> str | None:
         """Change a record; returns its key."""
         key = f"k{number % max(len(self.texts), 1)}"
         self.texts[key] = f"thing {number} of version {version}"
         with self.source.begin() as connection:
-            connection.execute(text("UPDATE items SET name = :name WHERE id = :id"), {"id": key, "name": self.texts[key]})
+            connection.execute(
+                text("UPDATE items SET name = :name WHERE id = :id"), {"id": key, "name": self.texts[key]}
+            )
         return key
 
     def settings_on(self, host: str, changes: Mapping[str, Any]) -> Settings:
@@ -75,12 +81,11 @@ class Workplace:
 
 @contextmanager
 def open_workplace() -> Iterator[Workplace]:
-    """Make a workplace, and replace what the product keeps for its process or does in threads of its own."""
+    """Make a workplace, and replace what the product does in threads of its own."""
     memory = Path("/dev/shm")  # noqa: S108 - each commit waits for a disk elsewhere
     folder = Path(tempfile.mkdtemp(prefix="nights-", dir=memory if memory.is_dir() else None))
     patch = pytest.MonkeyPatch()
     patch.setattr(source_reads, "Reading", InlineReading)
-    patch.setattr(host_module, "_OPEN_NOW", OpenNow())
     patch.setattr(tempfile, "tempdir", str(folder / "temporary"))
     logging.getLogger("nights").setLevel(logging.CRITICAL)
     before = logging.getLogger("prefect.presswork").level
@@ -109,4 +114,3 @@ def open_workplace() -> Iterator[Workplace]:
         patch.undo()
         logging.getLogger("prefect.presswork").setLevel(before)
         shutil.rmtree(folder, ignore_errors=True)
-

@@ -61,7 +61,8 @@ class SimulatedProcess:
 
     def __post_init__(self) -> None:
         self.machine = SimulatedMachine(self.world, self.on, self.pid)
-        self.loop = SimulatedLoop(self.machine.monotonic_s, self)
+        # The stubs call abstract what asyncio itself only leaves unimplemented: sockets and subprocesses.
+        self.loop = SimulatedLoop(self.machine.monotonic_s, self)  # type: ignore[abstract]
         self._queues: dict[object, deque[Callable[[], None]]] = {}
         self.task: asyncio.Task[None] | None = None
         self.on.processes[self.pid] = self
@@ -137,15 +138,15 @@ class World:
 
     def __init__(self, seed: int) -> None:
         self.now = 0.0
-        self.rng = random.Random(f"choices {seed}")  # noqa: S311 - a seed must repeat a night
-        self.ids = random.Random(f"ids {seed}")  # noqa: S311
+        self.rng = random.Random(f"choices {seed}")
+        self.ids = random.Random(f"ids {seed}")
         self.hosts: dict[str, Host] = {}
         self.processes: list[SimulatedProcess] = []
         self.current: SimulatedProcess | None = None
         self.story: list[str] = []
         self.slow_until: float = 0.0
         self.on_death: list[Callable[[SimulatedProcess], None]] = []
-        self._events: list[tuple[float, int, Callable[[], None]]] = []
+        self._events: list[tuple[float, int, Callable[[], object]]] = []
         self._numbers = 0
         self._steps = 0
 
@@ -153,7 +154,7 @@ class World:
         """Add a line to the night's story."""
         self.story.append(f"{self.now:12.3f}  {line}")
 
-    def call_at(self, when: float, work: Callable[[], None]) -> None:
+    def call_at(self, when: float, work: Callable[[], object]) -> None:
         """Do something at a time, outside of all processes."""
         self._numbers += 1
         heapq.heappush(self._events, (max(when, self.now), self._numbers, work))
@@ -216,7 +217,7 @@ class World:
         Call it when the night is checked, and before the next one.
         """
         hook, sys.unraisablehook = sys.unraisablehook, lambda _raised: None
-        asyncio._set_running_loop(None)  # noqa: SLF001
+        asyncio._set_running_loop(None)
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")
@@ -290,7 +291,7 @@ class World:
 
     def _enter(self, process: SimulatedProcess) -> None:
         # Public functions of asyncio ask for the running loop, and only a running loop may set it.
-        asyncio._set_running_loop(process.loop)  # noqa: SLF001 - as asyncio's own documentation says for other loops
+        asyncio._set_running_loop(process.loop)
         sys.set_asyncgen_hooks(finalizer=process.loop.close_generator)
         use(process.machine)
         self.current = process
