@@ -72,7 +72,7 @@ class Client:
             raw = await self._client.models.with_raw_response.list(limit=1, timeout=IDENTIFY_TIMEOUT_S)
         except anthropic.APIStatusError as error:
             if error.status_code == 401 or (error.status_code == 403 and not gateway):
-                raise refused_key(error) from None
+                raise refused_key(translate(error), error.status_code) from None
             return Identity(SANDBOX_HEADER in error.response.headers, answered=False)
         except anthropic.APIConnectionError as error:
             raise EndpointError(
@@ -105,14 +105,24 @@ class Client:
             raise translate(error) from None
         # Decoded once, because about a dozen are read: the SDK's mapping decodes and joins them at each access.
         headers = {name.decode("latin-1").lower(): value.decode("latin-1") for name, value in response.headers.raw}
-        request_id, limits = cleaned_word(headers.get("request-id")), read_limits(headers)
-        try:
-            answer = read_body(response.content)
-        except PassingCallError as error:
-            error.http_status, error.request_id, error.limits = response.status_code, request_id, limits
-            raise
-        if isinstance(answer, ErrorBody):
-            raise error_of(response.status_code, answer, headers, response.request.headers)
-        answer = replace(answer, request_id=request_id, limits=limits)
-        check_endpoint(endpoint, is_sandbox=SANDBOX_HEADER in headers, answer=answer)
-        return answer
+        return read_answer(endpoint, response.status_code, headers, response.content, response.request.headers)
+
+
+def read_answer(
+    endpoint: str, status: int, headers: Mapping[str, str], content: bytes, request_headers: Mapping[str, str]
+) -> Answer:
+    """Read the response of a success status; the names in `headers` are in lower case.
+
+    Raises PassingCallError if it can't be read, the error that it holds, or WrongEndpointError.
+    """
+    request_id, limits = cleaned_word(headers.get("request-id")), read_limits(headers)
+    try:
+        answer = read_body(content)
+    except PassingCallError as error:
+        error.http_status, error.request_id, error.limits = status, request_id, limits
+        raise
+    if isinstance(answer, ErrorBody):
+        raise error_of(status, answer, headers, request_headers)
+    answer = replace(answer, request_id=request_id, limits=limits)
+    check_endpoint(endpoint, is_sandbox=SANDBOX_HEADER in headers, answer=answer)
+    return answer

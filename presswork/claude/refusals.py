@@ -103,13 +103,11 @@ def error_of(status: int, body: ErrorBody, headers: Mapping[str, str], request_h
     )
 
 
-def refused_key(error: anthropic.APIStatusError) -> StoppingCallError:
-    """Make the error for a key that the endpoint rejects when it is identified."""
-    refused = translate(error)
+def refused_key(refused: CallError, status: int) -> StoppingCallError:
+    """Make the error for a key that the endpoint rejects when it is identified, from the error of that status."""
     if isinstance(refused, StoppingCallError):
         return refused
-    remedy = STOPPING_STATUSES[error.status_code]
-    return StoppingCallError(f"{refused}. {remedy}", kind=refused.kind, http_status=error.status_code)
+    return StoppingCallError(f"{refused}. {STOPPING_STATUSES[status]}", kind=refused.kind, http_status=status)
 
 
 def _without_answer(error: anthropic.APIConnectionError) -> CallError:
