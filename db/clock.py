@@ -54,12 +54,21 @@ class database_time(GenericFunction[datetime]):  # noqa: N801 - written in state
     inherit_cache = True
 
     def __init__(self, plus_s: float = 0.0) -> None:
-        super().__init__(literal(plus_s, Float()))
+        super().__init__(*([literal(plus_s, Float())] if plus_s else []))
+
+
+@compiles(database_time, "sqlite")
+def _in_simulations(element: database_time, compiler: Any, **options: Any) -> str:
+    return f"database_time({compiler.process(element.clauses, **options) or 0.0})"
 
 
 @compiles(database_time, "postgresql")
 def _on_postgres(element: database_time, compiler: Any, **options: Any) -> str:
-    return f"(clock_timestamp() + make_interval(secs => {compiler.process(element.clauses, **options)}))"
+    plus_s = compiler.process(element.clauses, **options)
+    return f"(clock_timestamp() + make_interval(secs => {plus_s}))" if plus_s else "clock_timestamp()"
+
+
+_ASK = select(database_time())
 
 
 def agree(ledger: Engine) -> None:
@@ -72,7 +81,7 @@ def agree(ledger: Engine) -> None:
     with ledger.connect() as connection:
         for _try in range(TRIES):
             sent = boot_time_s()
-            moment = connection.execute(select(database_time())).scalar_one()
+            moment = connection.execute(_ASK).scalar_one()
             took = boot_time_s() - sent
             measured.append((took, moment, sent + took / 2))
     _took, moment, at = min(measured)

@@ -26,6 +26,7 @@ from db.words import CRASHED, MAIN, NOT_SENT, RUNNING
 
 LEASE_S = 120.0
 HEARTBEAT_S = 15.0
+_LAPSED_BY_DATABASE = StoredLease.alive_until < database_time()
 
 
 @dataclass(frozen=True, slots=True)
@@ -274,7 +275,7 @@ def _taken(lease: Lease) -> tuple[ColumnElement[bool], ...]:
 
 def _lapsed(connection: Connection) -> ColumnElement[bool]:
     if is_shared(connection):
-        return StoredLease.alive_until < database_time()
+        return _LAPSED_BY_DATABASE
     # A lease of an earlier release has only the time of day. A lease of another boot has expired.
     of_earlier_release = and_(StoredLease.boot.is_(None), StoredLease.alive_until < now())
     return or_(of_earlier_release, StoredLease.boot != here().boot_id, StoredLease.until_s < boot_time_s())

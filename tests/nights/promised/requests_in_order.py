@@ -3,9 +3,9 @@
 from collections import Counter, defaultdict
 from collections.abc import Iterator
 
-from tests.nights.evidence import PERHAPS_BILLED, UNSENT, Evidence, Violation
-from tests.nights.exchanges import Exchange
-from tests.nights.ledger_rows import KeptAttempt
+from tests.nights.promised.evidence import PERHAPS_BILLED, UNSENT, Evidence, Violation
+from tests.nights.promised.ledger_rows import KeptAttempt
+from tests.nights.served.exchanges import Exchange
 
 REGISTERED = "an attempt is committed before its request is sent"
 AFTER_THE_END = "nothing is sent after a run's end"

@@ -4,9 +4,9 @@ import math
 from collections import Counter
 from collections.abc import Iterator
 
-from tests.nights.evidence import PERHAPS_BILLED, Evidence, Violation
-from tests.nights.exchanges import Exchange
-from tests.nights.ledger_rows import KeptAttempt, units
+from tests.nights.promised.evidence import PERHAPS_BILLED, Evidence, Violation
+from tests.nights.promised.ledger_rows import KeptAttempt, units
+from tests.nights.served.exchanges import Exchange
 
 SETTLED = "each answer that arrived is in the ledger once, with its tokens and its price"
 SERVED = "each answer in the ledger was served"

@@ -4,8 +4,8 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
-from tests.nights.evidence import PERHAPS_BILLED, UNSENT, Evidence, Violation
-from tests.nights.ledger_rows import KeptAttempt, KeptGeneration, KeptStep, units
+from tests.nights.promised.evidence import PERHAPS_BILLED, UNSENT, Evidence, Violation
+from tests.nights.promised.ledger_rows import KeptAttempt, KeptGeneration, KeptStep, units
 
 ONE_ROW = "one row counts for each run, step and record"
 ALL_RECORDS = "history and confirmations of a completed step are all its records"

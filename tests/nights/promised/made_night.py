@@ -9,9 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from presswork.prices import Usage
-from tests.nights.evidence import Evidence
-from tests.nights.exchanges import Exchange
-from tests.nights.ledger_rows import (
+from tests.nights.promised.evidence import Evidence
+from tests.nights.promised.ledger_rows import (
     KeptAttempt,
     KeptClaim,
     KeptContent,
@@ -24,7 +23,8 @@ from tests.nights.ledger_rows import (
     LedgerRows,
     units,
 )
-from tests.nights.night_result import NightResult, ProcessStory, RunStory
+from tests.nights.promised.night_result import NightResult, ProcessStory, RunStory
+from tests.nights.served.exchanges import Exchange
 
 STEP = "note"
 COST = Decimal("0.0018")

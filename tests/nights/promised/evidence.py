@@ -6,9 +6,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
-from tests.nights.exchanges import Exchange
-from tests.nights.ledger_rows import KeptAttempt, KeptGeneration, KeptRun, LedgerRows
-from tests.nights.night_result import Interval, NightResult, ProcessStory, RunStory
+from tests.nights.promised.ledger_rows import KeptAttempt, KeptGeneration, KeptRun, LedgerRows
+from tests.nights.promised.night_result import Interval, NightResult, ProcessStory, RunStory
+from tests.nights.served.exchanges import Exchange
 
 PERHAPS_BILLED = frozenset({"connection", "timeout", "abandoned", "crashed", "proxy"})
 UNSENT = frozenset({"not_sent", "connect"})

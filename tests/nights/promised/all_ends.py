@@ -2,9 +2,9 @@
 
 from collections.abc import Iterator
 
-from tests.nights.evidence import Evidence, Violation
-from tests.nights.night_result import RunStory
-from tests.nights.rows_add_up import counts_of
+from tests.nights.promised.evidence import Evidence, Violation
+from tests.nights.promised.night_result import RunStory
+from tests.nights.promised.rows_add_up import counts_of
 
 NOTHING_LEFT = "after the end no lease, claim, attempt or spill file is open"
 FINISHES = "a run that can finish does"

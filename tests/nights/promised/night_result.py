@@ -10,7 +10,7 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
-from tests.nights.exchanges import Exchange
+from tests.nights.served.exchanges import Exchange
 
 Interval = tuple[float, float]
 """From when until when; the end is `math.inf` if it lasted until the end of the night."""

@@ -6,9 +6,9 @@ from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from typing import Any
 
-from tests.nights.evidence import Evidence, Violation
-from tests.nights.exchanges import Exchange
-from tests.nights.ledger_rows import KeptContent, KeptGeneration
+from tests.nights.promised.evidence import Evidence, Violation
+from tests.nights.promised.ledger_rows import KeptContent, KeptGeneration
+from tests.nights.served.exchanges import Exchange
 
 GOOD = "no truncated, refused or invalid answer passes for content"
 OWN_RECORD = "content is made from its own record"

@@ -4,9 +4,9 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from tests.nights.evidence import Evidence, Violation, covered
-from tests.nights.exchanges import Exchange
-from tests.nights.night_result import Interval
+from tests.nights.promised.evidence import Evidence, Violation, covered
+from tests.nights.promised.night_result import Interval
+from tests.nights.served.exchanges import Exchange
 
 PAID_TWICE = "no succeeded answer is paid for twice"
 LOST = "a kill loses at most what was in flight, and one commit window"

@@ -9,9 +9,9 @@ import math
 from collections.abc import Collection, Iterator
 from decimal import Decimal
 
-from tests.nights.evidence import PERHAPS_BILLED, Evidence, Violation
-from tests.nights.ledger_rows import KeptAttempt, units
-from tests.nights.night_result import RunStory
+from tests.nights.promised.evidence import PERHAPS_BILLED, Evidence, Violation
+from tests.nights.promised.ledger_rows import KeptAttempt, units
+from tests.nights.promised.night_result import RunStory
 
 CAP = "a job spends no more than its cap"
 
