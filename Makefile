@@ -65,8 +65,8 @@ check: $(STAMP) ## Run what CI runs: format, lint, types, import contracts, test
 	@$(BIN)/lint-imports
 	@$(BIN)/pytest $(AT_ONCE)
 
-soak: $(STAMP) ## Run the long tests: outages, kills, faults and shards at full size (half an hour)
-	@$(BIN)/pytest -m soak --timeout 1200
+soak: $(STAMP) ## Run the long tests at full size, in parts (PART=nights for one of them; half an hour in all)
+	@$(BIN)/python -m tests.soak $(PART)
 
 bench: $(STAMP) ## Measure generations a second on this machine
 	@$(BIN)/python -m bench

@@ -49,7 +49,8 @@ class Machine:
 
     def uuid7(self) -> int:
         """Return a new UUIDv7 by the machine's clock; later ones of one process are greater."""
-        return _uuid7()().int
+        made: int = _uuid7()().int
+        return made
 
     @property
     def host(self) -> str:

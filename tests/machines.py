@@ -1,14 +1,23 @@
-"""A machine whose answers a test sets; `tests/conftest.py` has the fixture `machine`."""
+"""A machine whose answers a test sets, and a SQLite ledger that several such machines share.
+
+`tests/conftest.py` has the fixture `machine`.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import TypeVar
+from datetime import UTC, datetime
+from itertools import count
+from typing import Any, TypeVar
 
+from sqlalchemy import Engine, event
+
+from db.clock import SHARED
 from db.machine import Machine, use
 
 T = TypeVar("T", bound=Machine)
+_IDS = count(1)  # of all machines, because no two may make the same id
 
 
 class SetMachine(Machine):
@@ -22,7 +31,7 @@ class SetMachine(Machine):
 
     def __init__(self) -> None:
         super().__init__()
-        real = Machine()
+        real = self._real = Machine()
         self.host, self.boot_id, self.pid_namespace, self.pid = real.host, real.boot_id, real.pid_namespace, real.pid
         self.monotonic: Callable[[], float] = real.monotonic_s
         self.boot: Callable[[], float] = real.boot_time_s
@@ -41,6 +50,11 @@ class SetMachine(Machine):
     def pause(self, seconds: float) -> None:
         self.sleep(seconds)
 
+    def uuid7(self) -> int:
+        if self.wall == self._real.wall_time_s:
+            return super().uuid7()
+        return int(self.wall() * 1000) << 80 | 0x7 << 76 | 0b10 << 62 | next(_IDS)
+
 
 @contextmanager
 def using(machine: T) -> Iterator[T]:
@@ -50,3 +64,17 @@ def using(machine: T) -> Iterator[T]:
         yield machine
     finally:
         use(before)
+
+
+def shared_by_machines(ledger: Engine, database_s: Callable[[], float]) -> Engine:
+    """Make a SQLite ledger one whose database has a clock of its own, in seconds since 1970."""
+
+    def database_time(plus_s: float) -> str:
+        return f"{datetime.fromtimestamp(database_s() + plus_s, UTC):%Y-%m-%d %H:%M:%S.%f}"
+
+    def define(connection: Any, _record: object) -> None:
+        connection.create_function("database_time", 1, database_time)
+
+    event.listen(ledger, "connect", define)
+    ledger.dispose()  # it has connections without the function
+    return ledger.execution_options(**{SHARED: True})

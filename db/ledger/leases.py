@@ -3,8 +3,9 @@
 A heartbeat renews a lease. When a lease has expired, others may take its claims; that raises its epoch. Each commit of
 the holder checks the epoch, so a process that slept learns of it before it writes or sends anything. A run counts as
 crashed only if the process of its main lease has ended, or if the lease has expired and the process is not visible from
-here. Even that is provisional: a process that returns takes its lease back. On PostgreSQL the database's clock decides.
-SQLite is on one machine, so there the seconds since its start decide: users can't set them, and they include its sleep.
+here. Even that is provisional: a process that returns takes its lease back. If several machines share the ledger, its
+database's clock decides. SQLite is on one machine, so there the seconds since its start decide: users can't set them,
+and they include its sleep.
 """
 
 from collections.abc import Mapping, Sequence
@@ -12,9 +13,9 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, Engine, and_, delete, func, insert, or_, select, text, update
+from sqlalchemy import ColumnElement, Connection, Engine, and_, delete, insert, or_, select, update
 
-from db.clock import now
+from db.clock import database_time, is_shared, now
 from db.database_errors import DatabaseError
 from db.identity import fate_of, this_process
 from db.machine import boot_time_s, here
@@ -25,6 +26,7 @@ from db.words import CRASHED, MAIN, NOT_SENT, RUNNING
 
 LEASE_S = 120.0
 HEARTBEAT_S = 15.0
+_LAPSED_BY_DATABASE = StoredLease.alive_until < database_time()
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,7 +150,7 @@ def end_lapsed(engine: Engine, *, except_lease: str) -> list[str]:
     """End all leases except `except_lease` that have expired or lost their process; return the runs that crashed."""
     with engine.connect() as connection:
         found = _leases(connection, StoredLease.id != except_lease)
-    if not any(lease.lapsed or _fate(engine.dialect.name, lease) == "gone" for lease in found):
+    if not any(lease.lapsed or _fate(engine, lease) == "gone" for lease in found):
         return []
     with begin_write(engine) as connection:
         return _end(connection, found)
@@ -159,7 +161,7 @@ def end_lapsed_of(connection: Connection, owners: set[str]) -> None:
 
     Claims of an owner without a lease are deleted.
     """
-    found = _leases(connection, StoredLease.id.in_(owners))
+    found = _leases(connection, StoredLease.id.in_(sorted(owners)))
     _end(connection, found)
     over = owners - {lease.id for lease in found}
     if over:
@@ -171,7 +173,7 @@ def living(connection: Connection, *which: ColumnElement[bool]) -> list[LivingLe
     return [
         LivingLease(lease.id, lease.run_id, lease.flow, lease.worker, lease.process)
         for lease in _leases(connection, *which)
-        if not lease.lapsed and _fate(connection.dialect.name, lease) != "gone"
+        if not lease.lapsed and _fate(connection, lease) != "gone"
     ]
 
 
@@ -194,20 +196,20 @@ def free_records(connection: Connection, lease: Lease) -> None:
 
 def renew_in(connection: Connection, lease: Lease) -> None:
     """Renew a lease for LEASE_S from now, in an open transaction; raises LeaseLostError if it is lost."""
-    sent, on_postgres = boot_time_s(), connection.dialect.name == "postgresql"
+    sent, shared = boot_time_s(), is_shared(connection)
     until: Mapping[str, Any] = {
         "alive_until": now() + timedelta(seconds=LEASE_S),
         "boot": here().boot_id,
         "until_s": sent + LEASE_S,
     }
-    if on_postgres:
-        until = {"alive_until": text(f"clock_timestamp() + interval '{LEASE_S} seconds'")}
+    if shared:
+        until = {"alive_until": database_time(LEASE_S)}
     renewed = connection.scalar(
         update(StoredLease).where(*_held(lease)).values(until).returning(StoredLease.alive_until)
     )
     if renewed is None:
         raise _lost(lease)
-    if on_postgres:
+    if shared:
         here().ledger_clock.set(renewed - timedelta(seconds=LEASE_S), sent, boot_time_s() - sent)
 
 
@@ -219,7 +221,7 @@ def lock_run(connection: Connection, run_id: str) -> str:
 
 
 def _leases(connection: Connection, *which: ColumnElement[bool]) -> Sequence[Any]:
-    columns = (*StoredLease.__table__.c, StoredRun.flow, _lapsed(connection.dialect.name).label("lapsed"))
+    columns = (*StoredLease.__table__.c, StoredRun.flow, _lapsed(connection).label("lapsed"))
     found = select(*columns).join(StoredRun, StoredRun.id == StoredLease.run_id).where(*which)
     return list(connection.execute(found.order_by(StoredLease.id)))
 
@@ -229,8 +231,8 @@ def _end(connection: Connection, found: Sequence[Any]) -> list[str]:
     crashed = []
     for each in found:
         lease = Lease(each.id, each.run_id, each.worker, each.epoch)
-        fate = _fate(connection.dialect.name, each)
-        lapsed = () if fate == "gone" else (_lapsed(connection.dialect.name),)
+        fate = _fate(connection, each)
+        lapsed = () if fate == "gone" else (_lapsed(connection),)
         if fate == "alive":
             # It has not crashed, it only sleeps. Release its holdings once, and raise its epoch if it has any.
             sleeping = update(StoredLease).where(*_held(lease), *lapsed, _holds_any(lease))
@@ -254,8 +256,8 @@ def _end_crashed(connection: Connection, lease: Lease, lapsed: Sequence[ColumnEl
     return lease.worker == MAIN
 
 
-def _fate(dialect: str, lease: Any) -> str:
-    return fate_of(lease.process, one_machine=dialect == "sqlite")
+def _fate(ledger: Engine | Connection, lease: Any) -> str:
+    return fate_of(lease.process, one_machine=not is_shared(ledger))
 
 
 def _held(lease: Lease) -> tuple[ColumnElement[bool], ...]:
@@ -271,9 +273,9 @@ def _taken(lease: Lease) -> tuple[ColumnElement[bool], ...]:
     return (WorkingRow.run_id == lease.run_id, WorkingRow.lease_id == lease.id, WorkingRow.status.is_(None))
 
 
-def _lapsed(dialect: str) -> ColumnElement[bool]:
-    if dialect == "postgresql":
-        return StoredLease.alive_until < func.clock_timestamp()
+def _lapsed(connection: Connection) -> ColumnElement[bool]:
+    if is_shared(connection):
+        return _LAPSED_BY_DATABASE
     # A lease of an earlier release has only the time of day. A lease of another boot has expired.
     of_earlier_release = and_(StoredLease.boot.is_(None), StoredLease.alive_until < now())
     return or_(of_earlier_release, StoredLease.boot != here().boot_id, StoredLease.until_s < boot_time_s())

@@ -4,6 +4,7 @@ from alembic import command
 from alembic.config import Config
 from sqlalchemy import Connection, column, func, inspect, select, table, text
 
+from db.clock import database_time, is_shared
 from db.database_errors import LedgerInUseError
 from db.session import readable_url
 from db.tables.revisions import MIGRATIONS, known_revisions
@@ -37,8 +38,7 @@ def _refuse_while_in_use(connection: Connection) -> None:
     # By the one column that all releases write: an older process continues to write as before, even after a migration.
     runs = table("runs", column("id"), column("flow"), column("status"), column("alive_until"))
     leases = table("leases", column("run_id"), column("alive_until"))
-    on_postgres = connection.dialect.name == "postgresql"
-    moment = func.clock_timestamp() if on_postgres else func.strftime("%Y-%m-%d %H:%M:%f", "now")
+    moment = database_time() if is_shared(connection) else func.strftime("%Y-%m-%d %H:%M:%f", "now")
     running = select(runs.c.id, runs.c.flow).where(runs.c.status == RUNNING).order_by(runs.c.id)
     if inspect(connection).has_table("leases"):
         running = running.join(leases, leases.c.run_id == runs.c.id).where(leases.c.alive_until > moment)

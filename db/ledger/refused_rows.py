@@ -162,7 +162,7 @@ def _replacements(row: Row, failure: str) -> Iterator[Row]:
             yield clean
             columns = Base.metadata.tables[row.table].c
             texts = {column.name for column in columns if isinstance(column.type, String | JSON)} - _OWN_WORDS
-            without: dict[str, Any] = dict.fromkeys(texts.intersection(names_of(SettledRow)))
+            without: dict[str, Any] = dict.fromkeys(name for name in names_of(SettledRow) if name in texts)
             yield replace(clean, **without)
         case GenerationRow():
             # An output is kept or dropped but never cleaned: changed content would not be the model's answer.

@@ -110,7 +110,7 @@ def _uncount_confirmed(connection: Connection, run_id: str, step: str, keys: Seq
     gone = connection.scalars(_uncounted(dialect), step_parameters(run_id, step, keys, dialect))
     statuses = [str(status) for status in gone]
     if statuses:
-        _count(connection, run_id, step, {COUNTED_IN[status]: -statuses.count(status) for status in set(statuses)})
+        _count(connection, run_id, step, {COUNTED_IN[status]: -count for status, count in Counter(statuses).items()})
 
 
 @cache

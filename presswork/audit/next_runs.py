@@ -4,7 +4,6 @@ The overview shows them if it can. Nothing here needs Prefect to be installed, o
 """
 
 import base64
-import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from concurrent.futures import TimeoutError as WaitedTooLongError
@@ -16,6 +15,7 @@ from urllib.parse import urlsplit
 import httpx2
 from pydantic import BaseModel, TypeAdapter
 
+from db.machine import monotonic_s
 from db.words import TAG
 from presswork.addresses import is_loopback
 
@@ -101,10 +101,10 @@ class NextRuns:
         """Return the next run of each deployment, the earliest first."""
         with self._lock:
             asked = self._asked
-            if asked is None or (asked.done() and time.monotonic() - self._asked_at > ANSWER_KEPT_S):
+            if asked is None or (asked.done() and monotonic_s() - self._asked_at > ANSWER_KEPT_S):
                 asked = self._asked = self._thread.submit(self._ask)
-                self._asked_at = time.monotonic()
-            left_s = self._asked_at + WITHIN_S - time.monotonic()
+                self._asked_at = monotonic_s()
+            left_s = self._asked_at + WITHIN_S - monotonic_s()
         try:
             return asked.result(max(left_s, 0))
         except WaitedTooLongError:
@@ -126,7 +126,7 @@ def _read_next(api: PrefectApi) -> Sequence[NextRun]:
     parts = urlsplit(api.url)
     # As for every request to this machine: loading certificates takes longer, and no proxy may stand between.
     is_local = parts.scheme == "http" and is_loopback(parts.hostname or "")
-    base, until = api.url.rstrip("/"), time.monotonic() + GIVEN_UP_AFTER_S
+    base, until = api.url.rstrip("/"), monotonic_s() + GIVEN_UP_AFTER_S
     with httpx2.Client(headers=api.headers, timeout=WITHIN_S, verify=not is_local, trust_env=not is_local) as client:
 
         def ask(path: str, body: object) -> bytes:
@@ -134,7 +134,7 @@ def _read_next(api: PrefectApi) -> Sequence[NextRun]:
                 found = bytearray()
                 for part in answer.raise_for_status().iter_bytes():
                     found += part
-                    if time.monotonic() > until:
+                    if monotonic_s() > until:
                         raise TimeoutError
                 return bytes(found)
 

@@ -5,7 +5,6 @@ right now.
 """
 
 import threading
-import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -13,6 +12,7 @@ from sqlalchemy import Engine
 
 from db.database_errors import LedgerUnreachableError
 from db.ledger.connecting import check, refuse_unfit
+from db.machine import monotonic_s
 from db.session import file_of, parse_url, readable_url
 from db.timed_reads import open_reader
 
@@ -58,18 +58,18 @@ class ReadLedger:
             if self._engine is None:
                 self._engine = _open(url)
                 self._seen = seen
-            if time.monotonic() - self._checked_at > CHECK_EVERY_S:
+            if monotonic_s() - self._checked_at > CHECK_EVERY_S:
                 self._check(self._engine, url)
             return self._engine
 
     def choices(self, read: _ReadChoices, engine: Engine) -> object:
         """Return what `read` finds in this ledger, or what it has just found."""
         read_at, found = self._choices.get(read, (None, None))
-        if read_at is None or time.monotonic() - read_at > CHOICES_KEPT_S:
+        if read_at is None or monotonic_s() - read_at > CHOICES_KEPT_S:
             found = read(engine)
             with self._lock:
                 if engine is self._engine:
-                    self._choices[read] = time.monotonic(), found
+                    self._choices[read] = monotonic_s(), found
         return found
 
     def close(self) -> None:
@@ -83,7 +83,7 @@ class ReadLedger:
         except BaseException:
             self._close()
             raise
-        self._checked_at = time.monotonic()
+        self._checked_at = monotonic_s()
 
     def _close(self) -> None:
         if self._engine is not None:

@@ -142,14 +142,15 @@ class StepTasks:
 
     def __init__(self, stop: Callable[[StoppingCallError], None]) -> None:
         self._stop = stop
-        self.running: set[asyncio.Task[None]] = set()
+        # In the order of their starts, in which they are cancelled too.
+        self.running: dict[asyncio.Task[None], None] = {}
         self.failure: BaseException | None = None
 
     def start(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         """Start a task, which raises nothing."""
         task = asyncio.create_task(self._guarded(work))
-        self.running.add(task)
-        task.add_done_callback(self.running.discard)
+        self.running[task] = None
+        task.add_done_callback(self.running.pop)
         return task
 
     async def join(self) -> None:

@@ -4,7 +4,6 @@ An export to a file resumes by itself where an equal one has stopped: the part f
 """
 
 import gc
-import time
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager, suppress
 from dataclasses import asdict, dataclass
@@ -16,6 +15,7 @@ from typing import BinaryIO
 from sqlalchemy import Engine
 
 from db.clock import now
+from db.machine import monotonic_s
 from db.readers.audit.exports import EXPORT_COLUMNS, ExportChunk, export_chunk, newest_generation
 from db.readers.audit.filters import Filter, resolved
 from db.session import readable_url
@@ -109,15 +109,15 @@ def _begun(files: Unfinished, plan: ExportPlan, *, restart: bool) -> ExportState
 
 def _fill(ledger: Engine, wanted: Filter, state: ExportState, sink: Sink, tell: Tell) -> Iterator[ExportState]:
     """Write the rows that are missing; yield how far the export has come whenever that is on disk."""
-    every, noted_at = CHUNKS_A_NOTE[state.plan.kind], time.monotonic()
+    every, noted_at = CHUNKS_A_NOTE[state.plan.kind], monotonic_s()
     for number, chunk in enumerate(_chunks(ledger, wanted, state.plan.kind, state.after, state.newest), 1):
         sink.write(chunk.rows)
         state = state.model_copy(update={"after": chunk.last, "rows": state.rows + len(chunk.rows)})
         tell(state.rows)
-        if number % every == 0 or time.monotonic() - noted_at >= NOTE_EVERY_S:
+        if number % every == 0 or monotonic_s() - noted_at >= NOTE_EVERY_S:
             state = state.model_copy(update={"kept": sink.keep()})
             yield state
-            noted_at = time.monotonic()
+            noted_at = monotonic_s()
     yield state.model_copy(update={"kept": sink.keep()})
 
 

@@ -10,7 +10,6 @@ Nothing waits for the audit room.
 
 import os
 import signal
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -20,6 +19,7 @@ from typing import TextIO
 from filelock import FileLock, Timeout
 from pydantic import TypeAdapter, ValidationError
 
+from db.machine import monotonic_s, pause
 from presswork.addresses import url_of
 from presswork.errors import ConfigurationError
 from presswork.operate.prefect_server import SERVER_STOPS_WITHIN_S
@@ -254,11 +254,11 @@ def follow(
     supervisor: Process, lines: TextIO, say: Say, *, within_s: float, until: Callable[[], bool] = lambda: False
 ) -> None:
     """Print the supervisor's log until `until` is true, the supervisor has ended, or `within_s` seconds have passed."""
-    deadline = time.monotonic() + within_s
+    deadline = monotonic_s() + within_s
     while True:
-        is_last = until() or not supervisor.is_alive or time.monotonic() > deadline
+        is_last = until() or not supervisor.is_alive or monotonic_s() > deadline
         for line in lines:
             say(line[_STAMPED:].rstrip())
         if is_last:
             return
-        time.sleep(_POLL_S)
+        pause(_POLL_S)

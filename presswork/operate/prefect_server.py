@@ -10,7 +10,6 @@ import re
 import socket
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -19,6 +18,7 @@ from urllib.parse import urlsplit
 
 import httpx2
 
+from db.machine import monotonic_s, pause
 from presswork.errors import ConfigurationError, PressworkError
 from presswork.operate.processes import Process, start_in_own_session
 
@@ -94,8 +94,8 @@ def wait_until_healthy(
 
     Raises ServerStartError if it ends, needs too long, or if another program has its port.
     """
-    began = time.monotonic()
-    while (passed := time.monotonic() - began) < within_s:
+    began = monotonic_s()
+    while (passed := monotonic_s() - began) < within_s:
         if not process.is_alive:
             raise ServerStartError(f"Prefect's server ended while it started; see {log}.")
         found = _mark_of(api) if _listens(api) else None
@@ -104,7 +104,7 @@ def wait_until_healthy(
                 return
             raise ServerStartError(f"Another program answers at {api}.")
         waiting(passed)
-        time.sleep(_POLL_S)
+        pause(_POLL_S)
     raise ServerStartError(
         f"Prefect's server (process {process.pid}) does not answer at {api} after {within_s:.0f} s; see {log}. On a "
         "slow machine raise PRESSWORK_PREFECT_STARTUP_TIMEOUT_S."

@@ -7,7 +7,6 @@ a service starts in turn (flow runs, each in a session of its own) are found by 
 import os
 import signal
 import subprocess
-import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -16,7 +15,7 @@ from types import FrameType
 
 import psutil
 
-from db.machine import UNKNOWN, here
+from db.machine import UNKNOWN, here, monotonic_s, pause
 from presswork.settings import ROOT
 
 MARK = "PRESSWORK_STARTED_BY"
@@ -111,9 +110,9 @@ def stop_processes(processes: Sequence[Process], *, within_s: float) -> None:
             if process.is_alive:
                 with suppress(ProcessLookupError):
                     os.kill(process.pid, number)
-        deadline = time.monotonic() + patience_s
-        while any(process.is_alive for process in processes) and time.monotonic() < deadline:
-            time.sleep(_POLL_S)
+        deadline = monotonic_s() + patience_s
+        while any(process.is_alive for process in processes) and monotonic_s() < deadline:
+            pause(_POLL_S)
 
 
 def ignore_stop_signals() -> None:

@@ -10,12 +10,13 @@ import gc
 import os
 import sys
 import threading
-import time
 from contextlib import suppress
 from pathlib import Path
 from typing import IO
 
 import uvicorn
+
+from db.machine import monotonic_s, pause
 
 CHECK_LOCK_S = 0.5
 _NOT_STARTED = 3
@@ -49,10 +50,10 @@ def end_when_idle(lock: Path, server: uvicorn.Server) -> None:
     """
     # To be written, though nothing is: NFS grants no lock of this kind on a file that is only read.
     with lock.open("r+b") as file:
-        last_held, was_held = time.monotonic(), False
-        while (is_held := not _locked(file)) or time.monotonic() - last_held < _stays_s(lock):
+        last_held, was_held = monotonic_s(), False
+        while (is_held := not _locked(file)) or monotonic_s() - last_held < _stays_s(lock):
             if is_held:
-                last_held = time.monotonic()
+                last_held = monotonic_s()
             else:
                 fcntl.flock(file, fcntl.LOCK_UN)
             if was_held and not is_held:
@@ -60,7 +61,7 @@ def end_when_idle(lock: Path, server: uvicorn.Server) -> None:
                 with suppress(OSError):
                     os.utime(lock)
             was_held = is_held
-            time.sleep(CHECK_LOCK_S)
+            pause(CHECK_LOCK_S)
         lock.unlink(missing_ok=True)
         server.should_exit = True
         threading.Event().wait()

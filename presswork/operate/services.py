@@ -3,14 +3,14 @@
 import asyncio
 import errno
 import socket
-import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import TextIO
 
 from prefect import settings as prefect
 
+from db.machine import monotonic_s, utc_now
 from db.words import POOL
 from presswork.addresses import why_not
 from presswork.errors import ConfigurationError
@@ -79,7 +79,7 @@ def start_services(here: Installation, say: Say) -> tuple[State, list[str]]:
         before = _read_startable(here, say)
         supervisor = before.living(SUPERVISOR)
         try:
-            began = datetime.now(UTC)
+            began = utc_now()
             with open_log(here.home) as lines:
                 supervisor = supervisor or start_supervisor(here)
                 state = _wait_until_up(here, supervisor, lines, say)
@@ -109,7 +109,7 @@ def foreground_services(here: Installation, say: Say) -> Iterator[tuple[Supervis
                 f"The services already run here, supervised by process {supervisor.pid}. Stop them with "
                 "`presswork down`."
             )
-        began = datetime.now(UTC)
+        began = utc_now()
         with supervising(here, say, logs=False) as supervised:
             state = supervised.state
             since = began if state.worker != before.worker else None
@@ -191,11 +191,11 @@ def _set_up(here: Installation, say: Say, since: datetime | None, is_alive: Call
 
 
 async def _wait_for_worker(here: Installation, since: datetime, is_alive: Callable[[], object]) -> None:
-    deadline = time.monotonic() + here.starts_within_s
+    deadline = monotonic_s() + here.starts_within_s
     while not await has_heard_of(POOL, socket.gethostname(), since):
         if not is_alive():
             raise ServiceError(f"The worker ended while it started; see {here.log(WORKER)}.")
-        if time.monotonic() > deadline:
+        if monotonic_s() > deadline:
             raise ServiceError(
                 f"The worker runs, but Prefect's server has received no heartbeat from it; see {here.log(WORKER)}."
             )

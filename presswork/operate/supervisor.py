@@ -9,18 +9,17 @@ import os
 import socket
 import subprocess
 import sys
-import time
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import replace
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, NoReturn
 
 from dotenv import dotenv_values
 from pydantic import TypeAdapter
 
+from db.machine import monotonic_s, pause, utc_now
 from db.words import POOL
 from presswork.addresses import url_of, why_not
 from presswork.errors import ConfigurationError, PressworkError
@@ -137,14 +136,14 @@ class Supervisor:
                 if self.state.living(service) or (service == AUDIT and self.state.audit is None):
                     continue
                 if service not in due:
-                    due[service] = time.monotonic() + self._pause(service)
-                elif time.monotonic() >= due[service] and (service != WORKER or is_healthy(self._here.api)):
+                    due[service] = monotonic_s() + self._pause(service)
+                elif monotonic_s() >= due[service] and (service != WORKER or is_healthy(self._here.api)):
                     # The flow runs of a worker that has ended are left alone. They report to the server themselves,
                     # so they complete without it; the new worker takes only new ones.
                     self._start(service)
                     del due[service]
             reap_children()
-            time.sleep(CHECK_SERVICES_S)
+            pause(CHECK_SERVICES_S)
 
     def stop(self) -> None:
         """Stop all in order, unless another supervisor is in charge of it, or start() has failed."""
@@ -164,7 +163,7 @@ class Supervisor:
         return state is None or state.supervisor == self.state.supervisor
 
     def _pause(self, service: str) -> float:
-        now, called = time.monotonic(), SERVICE_NAMES[service].capitalize()
+        now, called = monotonic_s(), SERVICE_NAMES[service].capitalize()
         ends = self._ends[service] = [when for when in self._ends[service] if now - when < PAUSES_WITHIN_S] + [now]
         see = f"; see {self._here.log(service)}" if self._logs else ""
         if len(ends) > len(PAUSES_S):
@@ -283,7 +282,7 @@ def _environment(here: Installation, mark: str) -> dict[str, str]:
 
 
 def _log_line(text: str) -> None:
-    print(f"{datetime.now(UTC):{STAMP}}{text}", flush=True)  # noqa: T201 - this process's output is its log
+    print(f"{utc_now():{STAMP}}{text}", flush=True)  # noqa: T201 - this process's output is its log
 
 
 def main() -> int:

@@ -7,10 +7,11 @@ select, of the params with the SQL, of the limits with the model's.
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from datetime import UTC, date, datetime
+from datetime import date
 from pathlib import Path
 from typing import Literal
 
+from db.machine import utc_now
 from presswork.catalog import MODELS, Model, ModelsByName, NotTold, ending, estimate_tokens, find_model
 from presswork.errors import ConfigurationError, TemplateError, place_in
 from presswork.model_rules import misfits, request_settings
@@ -85,7 +86,7 @@ def _sorted(found: Iterable[Finding]) -> list[Finding]:
 
 
 def _today() -> date:
-    return datetime.now(UTC).date()
+    return utc_now().date()
 
 
 def _known(told: ModelsByName, name: str) -> Model | None:

@@ -10,7 +10,6 @@ import shutil
 import signal
 import tempfile
 import threading
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,6 +17,7 @@ from types import FrameType
 
 from filelock import FileLock, Timeout
 
+from db.machine import wall_time_s
 from db.words import SANDBOX
 from presswork.errors import StoppedError
 from presswork.settings import AUDIT_URL
@@ -72,7 +72,7 @@ def remove_leftovers(among: Path) -> None:
     """Remove the folders of killed rehearsals; their locks ended with their processes."""
     for folder in among.glob(f"{PREFIX}*"):
         try:
-            if folder.stat().st_uid != os.getuid() or time.time() - folder.stat().st_mtime < NEW_S:
+            if folder.stat().st_uid != os.getuid() or wall_time_s() - folder.stat().st_mtime < NEW_S:
                 continue
             with FileLock(folder / LOCK, timeout=0):
                 shutil.rmtree(folder, ignore_errors=True)

@@ -7,13 +7,14 @@ save during a trial is missed, and where no events arrive (network folders, cont
 
 import asyncio
 import hashlib
-import time
 from collections.abc import AsyncGenerator, Collection, Mapping
 from contextlib import aclosing, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 import watchfiles
+
+from db.machine import monotonic_s
 
 QUIET_S = 0.1
 """How long no file may change before a save is complete: editors that format a file on saving write it twice."""
@@ -64,10 +65,10 @@ async def next_save(seen: Snapshot) -> Snapshot:
 
 
 async def _settled(seen: Snapshot, now: Snapshot) -> Snapshot:
-    began = time.monotonic()
+    began = monotonic_s()
     while True:
         await asyncio.sleep(QUIET_S)
-        before, now, waited = now, take_snapshot(seen), time.monotonic() - began
+        before, now, waited = now, take_snapshot(seen), monotonic_s() - began
         is_half_saved = any(_is_blank(now[path]) and not _is_blank(seen[path]) for path in seen)
         if waited >= MOST_S or (now == before and not (is_half_saved and waited < VANISHED_S)):
             return now

@@ -1,7 +1,6 @@
 """Make trials one after the other, with one open endpoint and one cost cap."""
 
 import asyncio
-import time
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, replace
@@ -14,6 +13,7 @@ from pydantic import TypeAdapter
 from sqlalchemy import Engine
 
 from db.ledger.connecting import open_ledger
+from db.machine import monotonic_s
 from db.readers.chains import Spent
 from db.readers.past_runs.step_outcomes import PastRun
 from presswork.engine.materials.handles import Source
@@ -90,7 +90,7 @@ class TrySession:
         Raises ConfigurationError or db.database_errors.DatabaseError if there is nothing to try or nothing to try it
         with, StoppingCallError if the endpoint refuses all requests, and StoppedError if a signal came meanwhile.
         """
-        began = time.monotonic()
+        began = monotonic_s()
         other = {} if templates_dir is None else {"templates_dir": templates_dir}
         settings = self._settings.model_copy(update={**QUICKLY, **other})
         self.doing = "opening the endpoint"
@@ -101,7 +101,7 @@ class TrySession:
         kept = Kept(endpoint, await self._open_ledger(ledger_url(settings, endpoint.name)))
         trying = partial(self._try, kept, settings, template, inputs, asked, _once(on_record))
         trial = await self._under_cap(trying, asked, template.front.model)
-        return replace(trial, wall_s=time.monotonic() - began)
+        return replace(trial, wall_s=monotonic_s() - began)
 
     async def _under_cap(self, trying: Callable[[float | None], Awaitable[Trial]], asked: Asked, model: str) -> Trial:
         """Make a trial under the cap, or without one if the model's costs are unknown, which only a trial can tell."""

@@ -7,10 +7,10 @@ filled by one statement. With a million generations and 1.27 million attempts th
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
-
 import sqlalchemy as sa
 from alembic import op
+
+from db.machine import utc_now
 
 revision = "0004"
 down_revision = "0003"
@@ -196,7 +196,7 @@ def _fill() -> None:
         connection.exec_driver_sql(f"INSERT INTO {table} ({columns}) {select.format(day=day, **PARTS)}")
     connection.exec_driver_sql(STEPS)
     connection.exec_driver_sql(SAVED.format(**PARTS))
-    now = sa.bindparam("moment", datetime.now(UTC), type_=sa.DateTime(timezone=True))
+    now = sa.bindparam("moment", utc_now(), type_=sa.DateTime(timezone=True))
     connection.execute(sa.text(MARKS.format(**PARTS)).bindparams(now))
     if connection.dialect.name == "postgresql":
         # Without statistics the planner would take most runs for open ones, and read all attempts for their sums.

@@ -119,7 +119,7 @@ def template_versions(engine: Engine, name: str) -> list[TemplateVersion]:
     outcomes = {row.template_hash: row for row in _outcomes(engine, of_step)}
     usages = {row.template_hash: row for row in _usages(engine, ("step", "template_hash"), of_step)}
     found = []
-    for each in {*stored, *outcomes}:
+    for each in dict.fromkeys((*stored, *outcomes)):
         row, of_source = outcomes.get(each), stored.get(each)
         use = _NO_USE if row is None else _use(row, usages.get(each))
         first_seen = None if of_source is None else of_source.first_seen_at

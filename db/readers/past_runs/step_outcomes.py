@@ -91,7 +91,7 @@ def read_outcomes(
         found = _found_in(engine, sources, [], limit)
     else:
         found = _found_in(engine, sources, keys)
-        for key in set(keys).difference(found):
+        for key in [key for key in dict.fromkeys(keys) if key not in found]:
             variants = _found_in(engine, sources, [], variants_of=key)
             found |= {each: outcome for each, outcome in variants.items() if without_variant(each) == key}
     return [found[key] for key in sorted(found)][:limit]

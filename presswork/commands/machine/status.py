@@ -3,11 +3,11 @@
 import asyncio
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from datetime import UTC, datetime
 
 from rich.console import Console
 from rich.text import Text
 
+from db.machine import utc_now
 from db.words import POOL
 from presswork.catalog import ModelsByName
 from presswork.commands.templates.retiring import NamedModels, Retiring, models_to_ask, retiring
@@ -73,12 +73,12 @@ def _read(settings: Settings, reported: ModelsByName) -> _Status:
         for process in [getattr(state, name, None)]
     }
     audit_error = None if state is None else state.audit_error
-    models = retiring(settings.templates_dir, reported, datetime.now(UTC).date())
+    models = retiring(settings.templates_dir, reported, utc_now().date())
     with known_api(settings) as api:
         if api is None:
             nothing: dict[str, None] = {"api": None, "outlook": None}
             return _Status(well=False, services=services, kept=kept, audit_error=audit_error, models=models, **nothing)
-        overview = asyncio.run(read_overview(POOL, datetime.now(UTC)))
+        overview = asyncio.run(read_overview(POOL, utc_now()))
     if state is not None and state.api == api:
         well = all(service and service.running for service in (services[SERVER], services[WORKER]))
     else:

@@ -1,9 +1,8 @@
 """`presswork up`: start the services of one machine, in the background or supervised by this process."""
 
-import time
-
 from rich.console import Console
 
+from db.machine import monotonic_s
 from db.words import POOL
 from presswork.operate.installation import AUDIT, SERVER, SUPERVISOR, WORKER, Installation, State
 from presswork.operate.services import foreground_services, read_installation, start_services
@@ -16,14 +15,14 @@ from presswork.terminal.flags import UpFlags
 def up(command: CommandContext, flags: UpFlags) -> int:
     """Start the services; with `--foreground` supervise them, and return EXIT_FAILED if one ends too often."""
     here = read_installation(command.settings)
-    began = time.monotonic()
+    began = monotonic_s()
     if not flags.foreground:
         state, names = start_services(here, screen.say)
         logs = ", ".join(str(here.log(service)) for service in (SERVER, WORKER, AUDIT, SUPERVISOR))
-        _answer(command, here, state, names, time.monotonic() - began, [("logs", logs)])
+        _answer(command, here, state, names, monotonic_s() - began, [("logs", logs)])
         return 0
     with foreground_services(here, screen.say) as (supervisor, names):
-        _answer(command, here, supervisor.state, names, time.monotonic() - began, [])
+        _answer(command, here, supervisor.state, names, monotonic_s() - began, [])
         try:
             supervisor.watch()
         except ServiceError as error:

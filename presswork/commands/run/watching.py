@@ -1,7 +1,6 @@
 """Show the progress of a run: a moving bar on a terminal, a plain line every few seconds elsewhere."""
 
 import threading
-import time
 from collections import deque
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -13,6 +12,7 @@ from rich.spinner import Spinner
 from rich.table import Table
 from rich.text import Text
 
+from db.machine import monotonic_s
 from presswork.report.amounts import counted, dollars
 from presswork.report.progress import Progress, counts_in_words, watch
 from presswork.terminal import screen
@@ -62,7 +62,7 @@ class Watcher:
         progress = self.progress
         if progress is None:
             return 0.0
-        now = time.monotonic()
+        now = monotonic_s()
         if progress.step != self._step:
             self._step = progress.step
             self._seen.clear()
@@ -148,12 +148,12 @@ def _lines(watcher: Watcher, console: Console) -> Iterator[None]:
     ended = threading.Event()
 
     def print_progress() -> None:
-        last, said_stop = time.monotonic(), False
+        last, said_stop = monotonic_s(), False
         while not ended.wait(GLANCE_S):
             at_once = watcher.is_stopping and not said_stop
-            if at_once or time.monotonic() - last >= LINE_EVERY_S:
+            if at_once or monotonic_s() - last >= LINE_EVERY_S:
                 console.print(screen.data(watcher.line()), soft_wrap=True)
-                last, said_stop = time.monotonic(), watcher.is_stopping
+                last, said_stop = monotonic_s(), watcher.is_stopping
 
     thread = threading.Thread(target=print_progress, name="presswork-progress", daemon=True)
     thread.start()

@@ -2,7 +2,6 @@
 
 import signal
 import threading
-import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -12,6 +11,7 @@ from rich.live import Live
 from rich.spinner import Spinner
 from rich.text import Text
 
+from db.machine import monotonic_s
 from presswork.commands.trying.try_record import key_in_words
 from presswork.escaping import visible
 from presswork.report.amounts import counted
@@ -30,7 +30,7 @@ class TrialLine:
         self._asked = self._left = 0
         self._keys: Sequence[str] = ()
         self._files: Sequence[str] = ()
-        self._began = time.monotonic()
+        self._began = monotonic_s()
         self._doing: Callable[[], str | None] = lambda: None
         self._spinner = Spinner("dots", style="cyan")
 
@@ -46,7 +46,7 @@ class TrialLine:
         """Begin to wait for the answers about this many records, or fewer; `keys` are theirs, if they are known."""
         self._asked = self._left = records
         self._keys = list(keys)
-        self._files, self._began = (), time.monotonic()
+        self._files, self._began = (), monotonic_s()
 
     def one_ended(self, key: str) -> None:
         """Take a record that has its answer, or none."""
@@ -63,7 +63,7 @@ class TrialLine:
             return waiting_in_words(self._files)
         if self.progress is not None and self.progress.is_stopping():
             return stopping_in_words(self.progress.in_flight())
-        seconds = f"{time.monotonic() - self._began:.1f} s"
+        seconds = f"{monotonic_s() - self._began:.1f} s"
         if (doing := self._doing()) is not None:
             return f"{doing}, {seconds}"
         if self._left <= 0:

@@ -3,12 +3,12 @@
 import asyncio
 from contextlib import aclosing
 from dataclasses import asdict, replace
-from datetime import datetime
 from typing import Any
 
 from rich.console import Console
 from rich.text import Text
 
+from db.machine import utc_now
 from presswork.commands.trying.try_changes import (
     is_same,
     print_change,
@@ -144,7 +144,7 @@ class WatchScreen(Watched):
                     len(self._befores) or self.asked.most_records, [*self._befores] or self.asked.to_try.keys
                 )
                 saved = f", {', '.join(event.changed)} saved" if event.changed else ""
-                print_version(self._console, event.version, f"{datetime.now():%H:%M:%S}{saved}")  # noqa: DTZ005 - the clock on the wall of the person who saved
+                print_version(self._console, event.version, f"{utc_now().astimezone():%H:%M:%S}{saved}")
             case Version():
                 self._version(event.trial)
             case Broken():

@@ -9,12 +9,14 @@ from contextvars import ContextVar
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Protocol
+from weakref import WeakKeyDictionary
 
 from sqlalchemy import URL, Engine
 
 from db.clock import new_id, now
 from db.identity import this_process
 from db.ledger.rows import RunRow
+from db.machine import Machine, here
 from db.readers.runs import read_run
 from db.session import readable_url
 from db.words import MODE_LIVE, RUNNING, TRY
@@ -30,8 +32,8 @@ from presswork.report.progress import Log, Progress
 from presswork.report.summary import Summary
 from presswork.settings import Settings
 
-_OPEN_NOW: set[tuple[str, str]] = set()
-"""The open runs of this process, by flow run and name."""
+_OPEN_NOW: WeakKeyDictionary[Machine, set[tuple[str, str]]] = WeakKeyDictionary()
+"""The open runs of each process, by flow run and name."""
 
 
 @dataclass(frozen=True)
@@ -82,16 +84,16 @@ class RunOrigin:
         if self.flow_run_id is None:
             yield
             return
-        name = (self.flow_run_id, self.flow)
-        if name in _OPEN_NOW:
+        name, open_now = (self.flow_run_id, self.flow), _OPEN_NOW.setdefault(here(), set())
+        if name in open_now:
             raise ConfigurationError(
                 f"The flow {self.flow!r} opens two runs at once. Give each run its own name: open_run(flow=...)."
             )
-        _OPEN_NOW.add(name)
+        open_now.add(name)
         try:
             yield
         finally:
-            _OPEN_NOW.discard(name)
+            open_now.discard(name)
 
     def row(self, ledger: Engine, endpoint: str, given: str | None) -> RunRow:
         """Make the row of a new run, which resumes the given run if there is one; raises as `resumes` does."""

@@ -23,6 +23,7 @@ from presswork.engine.orchestration.chunk_task import running_chunks
 from presswork.engine.orchestration.chunks import ChunkRunner
 from presswork.engine.orchestration.host import RunOrigin, SpreadRun
 from presswork.engine.orchestration.origin import read_origin
+from presswork.engine.orchestration.prefect_helpers import open_helper_runs
 from presswork.engine.orchestration.spread import spread
 from presswork.engine.resources.stopping import Stopper, in_background
 from presswork.errors import ConfigurationError
@@ -69,7 +70,7 @@ class PrefectHost:
 
     async def spread(self, run: SpreadRun) -> None:
         """Let helpers, which are flow runs of a deployment, do a run's first step."""
-        await spread(run)
+        await spread(run, open_helper_runs(self._context), self.log)
 
     @asynccontextmanager
     async def shown(self, progress: Progress, helper: Helper | None) -> AsyncIterator[None]:

@@ -70,7 +70,7 @@ class RunLedger:
 
     async def known(self, hashes: Iterable[str]) -> Mapping[str, PromptHistory]:
         """Return the histories of prompts; for a refresh, only what is new since it began."""
-        wanted = list(set(hashes))
+        wanted = list(dict.fromkeys(hashes))
         return await self.writer.read(look_up, self.engine, wanted, since=self.fresh_since) if wanted else {}
 
     async def standing(self, step: str, keys: Sequence[str], *, with_parents: bool) -> Mapping[str, Standing]:

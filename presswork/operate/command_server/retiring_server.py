@@ -6,9 +6,10 @@ A command that uses it is never interrupted: the server then ends with that comm
 import os
 from contextlib import suppress
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 
+from db.machine import utc_now
 from presswork.operate.command_server.server_record import (
     RECORD_FILE,
     TO_LOCK,
@@ -45,8 +46,8 @@ def kept_server(home: Path) -> KeptServer | None:
             # The server sets this time when the last command has let go of it.
             idle_since = use_file.stat().st_mtime
     except (OSError, ValueError):
-        return KeptServer(record.process.pid, datetime.now(UTC))
-    now = datetime.now(UTC)
+        return KeptServer(record.process.pid, utc_now())
+    now = utc_now()
     # The clock may have been set since.
     left_s = min(max(idle_since + stays_s - now.timestamp(), 0.0), stays_s)
     return KeptServer(record.process.pid, None if is_used else now + timedelta(seconds=left_s))

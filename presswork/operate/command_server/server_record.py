@@ -8,7 +8,6 @@ import fcntl
 import hashlib
 import os
 import pwd
-import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -20,6 +19,7 @@ import psutil
 from filelock import FileLock, Timeout
 from pydantic import TypeAdapter, ValidationError
 
+from db.machine import monotonic_s, pause
 from presswork.errors import ConfigurationError
 from presswork.operate.prefect_server import LOOPBACK
 from presswork.operate.processes import Process
@@ -76,11 +76,11 @@ def lock_soon(file: IO[Any], kind: int = fcntl.LOCK_EX, within_s: float = 0.1) -
     A server locks its use file for a moment when it looks at it, and so do commands. Only a command that uses the
     server, or a server that ends, keeps the lock.
     """
-    deadline = time.monotonic() + within_s
+    deadline = monotonic_s() + within_s
     while not lock_now(file, kind):
-        if time.monotonic() > deadline:
+        if monotonic_s() > deadline:
             return False
-        time.sleep(_LOOK_S)
+        pause(_LOOK_S)
     return True
 
 

@@ -15,11 +15,11 @@ from presswork.errors import CallError, EndpointError, FinalCallError, PassingCa
 from sandbox.draws import Draw
 from sandbox.error_shapes import Refusal
 from sandbox.listing import model_info
-from tests.nights.exchanges import Exchange
-from tests.nights.spoilt_replies import GATEWAY_RULES, KEY, ServedReply
+from tests.nights.served.exchanges import Exchange
+from tests.nights.served.spoilt_replies import GATEWAY_RULES, KEY, ServedReply
 
 if TYPE_CHECKING:
-    from tests.nights.endpoint import SimulatedEndpoint
+    from tests.nights.served.endpoint import SimulatedEndpoint
 
 CONNECT_TIMEOUT_S = 10.0
 """The real client's longest wait for a connection."""

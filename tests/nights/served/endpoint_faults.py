@@ -8,7 +8,7 @@ import random
 from dataclasses import dataclass
 
 from sandbox.switches import FAULTS
-from tests.nights.spoilt_replies import ANSWER_RULES, GATEWAY_RULES
+from tests.nights.served.spoilt_replies import ANSWER_RULES, GATEWAY_RULES
 
 AWAY = "away"
 """No connection can be made, and those that exist are lost."""

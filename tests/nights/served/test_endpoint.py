@@ -23,9 +23,9 @@ from presswork.prompts.render import Prompt, request_body
 from sandbox import Switches
 from sandbox.draws import Draw, digest
 from sandbox.switches import FAULTS
-from tests.nights.endpoint import SimulatedEndpoint
-from tests.nights.endpoint_client import SimulatedClient, read_reply
-from tests.nights.endpoint_faults import (
+from tests.nights.served.endpoint import SimulatedEndpoint
+from tests.nights.served.endpoint_client import SimulatedClient, read_reply
+from tests.nights.served.endpoint_faults import (
     AWAY,
     LOST_BEFORE,
     OF_THE_RECORD,
@@ -34,8 +34,8 @@ from tests.nights.endpoint_faults import (
     EndpointFault,
     draw_faults,
 )
-from tests.nights.exchanges import Exchange, prompt_hash
-from tests.nights.spoilt_replies import ANSWER_RULES, GATEWAY_RULES, KEY, ServedReply
+from tests.nights.served.exchanges import Exchange, prompt_hash
+from tests.nights.served.spoilt_replies import ANSWER_RULES, GATEWAY_RULES, KEY, ServedReply
 from tests.pieces import Connect, Reply, Say, Scripted
 
 T = TypeVar("T")

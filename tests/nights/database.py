@@ -1,0 +1,223 @@
+"""The ledger of a night: a real SQLite file, whose connections fail as the night's plan says.
+
+Each connection knows which simulated process uses it, because only one runs at a time. The file also has triggers that
+note when each row became visible, and that refuse the rows of some records.
+"""
+
+import shutil
+import sqlite3
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Literal
+
+from sqlalchemy import Engine, event, make_url
+
+from db.ledger.connecting import open_ledger
+from db.session import make_engine
+from tests.nights.machines import EPOCH
+from tests.nights.world import KilledError, World
+
+Trouble = Literal["unavailable", "locked", "full", "slow"]
+_ERRORS: dict[str, tuple[str, int]] = {
+    "unavailable": ("unable to open database file", sqlite3.SQLITE_CANTOPEN),
+    "locked": ("database is locked", sqlite3.SQLITE_BUSY),
+    "full": ("database or disk is full", sqlite3.SQLITE_FULL),
+    "slow": ("database is locked", sqlite3.SQLITE_BUSY),
+    "lost": ("disk I/O error", sqlite3.SQLITE_IOERR),
+}
+_WRITES = ("INSERT", "UPDATE", "DELETE", "BEGIN IMMEDIATE", "COMMIT")
+NOTES = """
+CREATE TABLE night_times (kind TEXT, id TEXT, at REAL);
+CREATE TABLE night_refused (key TEXT);
+CREATE TRIGGER night_opened AFTER INSERT ON attempts
+  BEGIN INSERT INTO night_times VALUES ('opened', NEW.id, night_now()); END;
+CREATE TRIGGER night_settled AFTER UPDATE OF ended_at ON attempts
+  BEGIN INSERT INTO night_times VALUES ('settled', NEW.id, night_now()); END;
+CREATE TRIGGER night_written AFTER INSERT ON generations
+  BEGIN INSERT INTO night_times VALUES ('written', NEW.id, night_now()); END;
+CREATE TRIGGER night_crashed AFTER UPDATE OF status ON runs WHEN NEW.status = 'crashed'
+  BEGIN INSERT INTO night_times VALUES ('crashed', NEW.id, night_now()); END;
+CREATE TRIGGER night_refuse BEFORE INSERT ON generations
+  WHEN NEW.status = 'succeeded' AND NEW.record_key IN (SELECT key FROM night_refused)
+  BEGIN SELECT RAISE(ABORT, 'this row is refused'); END;
+"""
+"""What a night's ledger has besides the product's tables."""
+
+
+@dataclass(frozen=True, slots=True)
+class Outage:
+    """A time in which the ledger is in trouble, for all machines or for one."""
+
+    trouble: Trouble
+    begins: float
+    ends: float
+    host: str | None = None
+
+
+class Ledger:
+    """The ledger of one night; all of its processes share the engine, whose statements are compiled once."""
+
+    def __init__(self, file: Path) -> None:
+        self.file = file
+        self.engine = make_engine(make_url(f"sqlite:///{file}"))
+        self._pristine = file.with_suffix(".pristine")
+        self.world: World | None = None
+        self.outages: Sequence[Outage] = ()
+        self.statements: dict[str, int] = {}
+        self.commits: dict[str, int] = {}
+        self.kill_at_statement: dict[str, int] = {}
+        self.kill_at_commit: dict[str, int] = {}
+        self.lost_commits: dict[str, set[int]] = {}
+        event.listen(self.engine, "do_connect", self._connect)
+        self._make()
+
+    def _make(self) -> None:
+        open_ledger(f"sqlite:///{self._pristine}").dispose()
+        with sqlite3.connect(self._pristine) as made:
+            made.executescript(NOTES)
+            made.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        made.close()
+
+    def begin(self, world: World, outages: Sequence[Outage], refused: Sequence[str]) -> None:
+        """Start a night with an empty ledger."""
+        self.engine.dispose()
+        for suffix in ("", "-wal", "-shm"):
+            Path(f"{self.file}{suffix}").unlink(missing_ok=True)
+        shutil.copyfile(self._pristine, self.file)
+        self.world, self.outages = world, outages
+        for counted in (self.statements, self.commits, self.kill_at_statement, self.kill_at_commit, self.lost_commits):
+            counted.clear()
+        with sqlite3.connect(self.file) as connection:
+            connection.executemany("INSERT INTO night_refused VALUES (?)", [(key,) for key in refused])
+        connection.close()
+
+    def end_troubles(self) -> None:
+        """Let everything succeed from now on."""
+        self.outages = ()
+        for each in (self.kill_at_statement, self.kill_at_commit, self.lost_commits):
+            each.clear()
+        with sqlite3.connect(self.file) as connection:
+            connection.execute("DELETE FROM night_refused")
+        connection.close()
+
+    def times(self) -> dict[str, dict[str, list[float]]]:
+        """Return when rows were opened, settled, written, and runs set to crashed: by kind and id, in that order."""
+        found: dict[str, dict[str, list[float]]] = {kind: {} for kind in ("opened", "settled", "written", "crashed")}
+        with sqlite3.connect(self.file) as connection:
+            for kind, row_id, at in connection.execute("SELECT kind, id, at FROM night_times ORDER BY rowid"):
+                found[kind].setdefault(row_id, []).append(at)
+        connection.close()
+        return found
+
+    def shared(self) -> Engine:
+        """Return the engine of a ledger that several machines share, so that its own clock judges leases."""
+        return self.engine.execution_options(presswork_shared=True)
+
+    def _connect(self, _dialect: object, _record: object, arguments: list[Any], options: dict[str, Any]) -> Any:
+        connection = sqlite3.connect(*arguments, **options, factory=NightConnection)
+        connection.ledger = self
+        connection.create_function("night_now", 0, self._now)
+        connection.create_function("database_time", 1, self._time)
+        return connection
+
+    def _now(self) -> float:
+        assert self.world is not None
+        return self.world.now
+
+    def _time(self, plus_s: float) -> str:
+        moment = datetime.fromtimestamp(EPOCH + self._now() + plus_s, UTC)
+        return moment.strftime("%Y-%m-%d %H:%M:%S.%f")
+
+    # What connections ask
+
+    def _trouble(self) -> Outage | None:
+        world = self.world
+        if world is None or world.current is None:
+            return None
+        name = world.current.on.name
+        return next(
+            (each for each in self.outages if each.begins <= world.now < each.ends and each.host in {None, name}),
+            None,
+        )
+
+    def before_statement(self, sql: str) -> None:
+        """Fail a statement if the ledger is in trouble, or kill the process that executes it."""
+        process = self._user()
+        if process is None:
+            return
+        count = self.statements[process] = self.statements.get(process, 0) + 1
+        if self.kill_at_statement.get(process) == count:
+            raise KilledError
+        trouble = self._trouble()
+        if trouble is None:
+            return
+        is_write = sql.lstrip().upper().startswith(_WRITES)
+        if trouble.trouble == "slow":
+            assert self.world is not None
+            self.world.now += 1.0
+        elif trouble.trouble != "full" or is_write:
+            raise error_of(trouble.trouble)
+
+    def committing(self) -> bool:
+        """Count a commit; returns whether its answer is lost. Raises KilledError if the process dies before it."""
+        process = self._user()
+        if process is None:
+            return False
+        count = self.commits[process] = self.commits.get(process, 0) + 1
+        if self.kill_at_commit.get(process) == -count:
+            raise KilledError
+        return count in self.lost_commits.get(process, ())
+
+    def committed(self) -> None:
+        """Kill the process if it dies after this commit, before it learns that it went in."""
+        process = self._user()
+        if process is not None and self.kill_at_commit.get(process) == self.commits[process]:
+            raise KilledError
+
+    def _user(self) -> str | None:
+        world = self.world
+        if world is None or world.current is None:
+            return None
+        if not world.current.alive:
+            raise KilledError
+        return world.current.name
+
+
+def error_of(trouble: str) -> sqlite3.OperationalError:
+    """Make the error that SQLite raises."""
+    words, code = _ERRORS[trouble]
+    error = sqlite3.OperationalError(words)
+    error.sqlite_errorcode = code
+    return error
+
+
+class NightCursor(sqlite3.Cursor):
+    """A cursor whose statements can fail."""
+
+    def execute(self, sql: str, parameters: Any = (), /) -> "NightCursor":
+        self.connection.ledger.before_statement(sql)  # type: ignore[attr-defined]
+        return super().execute(sql, parameters)
+
+    def executemany(self, sql: str, parameters: Any, /) -> "NightCursor":
+        self.connection.ledger.before_statement(sql)  # type: ignore[attr-defined]
+        return super().executemany(sql, parameters)
+
+
+class NightConnection(sqlite3.Connection):
+    """A connection whose commits can fail, or go in while their answer is lost."""
+
+    ledger: Ledger
+
+    def cursor(self, *_factory: Any) -> NightCursor:  # type: ignore[override]
+        return super().cursor(NightCursor)
+
+    def commit(self) -> None:
+        if not self.in_transaction:
+            return
+        is_lost = self.ledger.committing()
+        super().commit()
+        self.ledger.committed()
+        if is_lost:
+            raise error_of("lost")

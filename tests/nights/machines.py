@@ -1,0 +1,78 @@
+"""Simulated machines and what a process sees of them: four clocks, the processes there, and ids without chance."""
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from db.machine import UNKNOWN, Machine
+
+if TYPE_CHECKING:
+    from tests.nights.world import SimulatedProcess, World
+
+EPOCH = 1_795_651_200.0
+"""The wall time at the world's second 0: 2026-11-26 00:00 UTC."""
+BOOTED_BEFORE_S = 5_000.0
+
+
+@dataclass
+class Host:
+    """A machine of the world. `skew_s`: its wall clock minus the true time. `slept_s`: how long it has slept."""
+
+    name: str
+    skew_s: float = 0.0
+    slept_s: float = 0.0
+    boots: int = 1
+    booted_at: float = -BOOTED_BEFORE_S
+    processes: "dict[int, SimulatedProcess]" = field(default_factory=dict)
+
+
+class SimulatedMachine(Machine):
+    """The machine as one simulated process sees it."""
+
+    def __init__(self, world: "World", on: Host, pid: int) -> None:
+        super().__init__()
+        self._world = world
+        self._on = on
+        self._pid = pid
+        self._last_id = (0, 0)
+
+    @property
+    def host(self) -> str:
+        return self._on.name
+
+    @property
+    def boot_id(self) -> str:
+        return f"{self._on.name}-{self._on.boots}"
+
+    @property
+    def pid(self) -> int:
+        return self._pid
+
+    @property
+    def pid_namespace(self) -> str:
+        return self._on.name
+
+    def exists(self, pid: int) -> bool:
+        return pid in self._on.processes and self._on.processes[pid].alive
+
+    def started(self, pid: int) -> str:
+        return str(pid) if self.exists(pid) else UNKNOWN
+
+    def boot_time_s(self) -> float:
+        return self._world.now - self._on.booted_at
+
+    def monotonic_s(self) -> float:
+        return self._world.now - self._on.booted_at - self._on.slept_s
+
+    def wall_time_s(self) -> float:
+        return EPOCH + self._world.now + self._on.skew_s
+
+    def pause(self, seconds: float) -> None:
+        self._world.now += seconds
+
+    def uuid7(self) -> int:
+        """Return a UUIDv7 whose order within a millisecond is that of the calls, as the library's is."""
+        milliseconds = int(self.wall_time_s() * 1000)
+        last, count = self._last_id
+        milliseconds, count = (last, count + 1) if milliseconds <= last else (milliseconds, 0)
+        self._last_id = milliseconds, count
+        return milliseconds << 80 | 0x7 << 76 | (count & 0xFFF) << 64 | 0b10 << 62 | self._world.ids.getrandbits(62)

@@ -1,0 +1,369 @@
+"""Carry out the plan of a night: start its runs, do what goes wrong, then make a last run of each job in peace."""
+
+import asyncio
+import json
+import signal
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from datetime import timedelta
+from decimal import Decimal
+from functools import partial
+from typing import Any
+
+from sqlalchemy import text
+
+from db.clock import agree, now
+from db.database_errors import DatabaseError
+from db.ledger.spill import REFUSED_SUFFIX
+from db.machine import here, use
+from db.sources.spool import Spool
+from db.sources.values import Record
+from db.upkeep.compacting import compact
+from db.words import HELPER
+from flows.outputs import SubjectLine
+from presswork.engine.opening import open_hosted_run
+from presswork.engine.orchestration.host import Kept
+from presswork.engine.resources.endpoint import Endpoint
+from presswork.errors import PressworkError, RunEndedError
+from presswork.options import RunOptions
+from presswork.report.summary import Summary
+from presswork.settings import Settings
+from sandbox.switches import Switches
+from tests.nights.database import Outage
+from tests.nights.host import STEPS, FlowRun, LeavingError, SimulatedHost
+from tests.nights.plan import Event, Night, Start
+from tests.nights.promised.night_result import NightResult, ProcessStory, RunStory
+from tests.nights.served.endpoint import SimulatedEndpoint
+from tests.nights.workplace import Workplace
+from tests.nights.world import SimulatedProcess, World
+
+MORNING_S = 40_000.0
+"""All that goes wrong begins before; then the last runs are made."""
+WAITS_S = 30.0
+"""How long a suspended run waits."""
+_TIMED = frozenset({"sleep", "reboot", "jump", "interrupt", "cancel", "edit", "compact"})
+_SUSPENDED = text("SELECT id, prefect_flow_run_id FROM runs WHERE status = 'suspended'")
+_NEWEST_UNFINISHED = text(
+    "SELECT max(id) FROM runs WHERE flow = :flow AND status <> 'completed' AND \"trigger\" <> 'try'"
+)
+
+
+@dataclass
+class RunNotes:
+    """What is known of one process's work on one run while it goes on."""
+
+    process: str
+    start: Start
+    began_at: float
+    must_finish: bool = False
+    run_id: str | None = None
+    lease_id: str | None = None
+    worker: str = "main"
+    settings: Settings | None = None
+    summary: Summary | None = None
+    exit_status: int | None = None
+    error: str | None = None
+    ended_at: float | None = None
+    records: dict[str, Mapping[str, str]] = field(default_factory=dict)
+
+    def story(self) -> RunStory:
+        """Return the notes for promises.py."""
+        start, settings = self.start, self.settings
+        return RunStory(
+            process=self.process,
+            run_id=self.run_id,
+            lease_id=self.lease_id,
+            worker=self.worker,
+            refresh=start.refresh,
+            max_cost=None if start.max_cost is None else Decimal(str(start.max_cost)),
+            max_paid_requests=8 if settings is None else settings.max_paid_requests,
+            concurrency=start.concurrency,
+            give_up_after=3 if settings is None else settings.give_up_after,
+            chunk_retries=5 if settings is None else settings.chunk_retries,
+            records=self.records,
+            began_at=self.began_at,
+            ended_at=self.ended_at,
+            exit_status=self.exit_status,
+            error=self.error,
+            summary=None if self.summary is None else self.summary.for_programs(),
+            must_finish=self.must_finish,
+        )
+
+
+class Driver:
+    """One night that goes on."""
+
+    def __init__(self, plan: Night, place: Workplace) -> None:
+        self.plan, self.place = plan, place
+        self.world = World(plan.seed)
+        self._machine = here()
+        self.flow_runs: list[FlowRun] = []
+        self.owners: dict[str, FlowRun] = {}
+        self.runs: list[RunNotes] = []
+        self._edits = 0
+        self._is_morning = False
+        self.endpoint = SimulatedEndpoint(self.world, _switches(plan), plan.faults)
+        names = [f"machine {letter}" for letter in "ABC"[: plan.hosts]]
+        self.hosts = [self.world.host(name) for name in names]
+        for host, skew in zip(self.hosts, plan.skews, strict=True):
+            host.skew_s = skew
+        place.begin(plan.records)
+        self._troubles = self._outages()
+        place.ledger.begin(self.world, self._troubles, [f"k{number}" for number in plan.refused])
+        self.engine = place.ledger.shared() if plan.shared else place.ledger.engine
+
+    def carry_out(self) -> None:
+        """Let the night pass, then make the last runs."""
+        for start in self.plan.starts:
+            self.world.call_at(start.at, partial(self._start, start))
+        for event in self.plan.events:
+            if event.kind in _TIMED:
+                self.world.call_at(event.at, partial(self._happen, event))
+        self.world.run(MORNING_S)
+        self._end_troubles()
+        jobs = dict.fromkeys(start.job for start in self.plan.starts if not start.trial)
+        spilled = [host for host in self.hosts if self._has_spilled(host.name)]
+        for host in (*spilled, self.hosts[0]):
+            for job in jobs:
+                self.world.now += 200.0
+                last = host is self.hosts[0]
+                self._start(Start(self.world.now, job, self.hosts.index(host)), must_finish=last)
+                self.world.run(self.world.now + MORNING_S)
+
+    def result(self) -> NightResult:
+        """Return what the night left, for promises.py."""
+        self.world.current = None  # from here on nobody in the night uses the ledger
+        times = self.place.ledger.times()
+        return NightResult(
+            ledger=self.place.ledger.file,
+            exchanges=self.endpoint.exchanges,
+            processes=[self._story_of(process) for process in self.world.processes],
+            runs=[notes.story() for notes in self.runs],
+            committed_at={row_id: at[0] for kind in ("opened", "written") for row_id, at in times[kind].items()},
+            settled_at={row_id: at[0] for row_id, at in times["settled"].items()},
+            crashed_at=times["crashed"],
+            refused_ids=frozenset(self._refused_ids()),
+            left_suspended=frozenset(self._left_suspended()),
+            output_classes={"note": SubjectLine, "title": SubjectLine},
+            spill_folders=self.place.spill_folders(),
+            commit_interval_s=self._setting("commit_interval_s"),
+            request_timeout_s=self._setting("request_timeout_s"),
+        )
+
+    def _refused_ids(self) -> Iterator[str]:
+        for folder in self.place.spill_folders():
+            for file in folder.glob(f"*{REFUSED_SUFFIX}"):
+                for line in file.read_text(encoding="utf-8").splitlines():
+                    row = json.loads(line)["row"]
+                    yield str(row.get("id") or row.get("attempt_id") or row.get("hash"))
+
+    def _left_suspended(self) -> Iterator[str]:
+        """Yield the suspended runs whose flow run was resumed, but could not open the run."""
+        ended = {each.id for each in self.flow_runs if each.state != "Suspended"}
+        with self.engine.connect() as connection:
+            for run_id, flow_run in connection.execute(_SUSPENDED):
+                if flow_run in ended:
+                    yield str(run_id)
+
+    def _setting(self, name: str) -> float:
+        return float(dict(self.plan.settings).get(name, getattr(self.place.settings, name)))
+
+    def _story_of(self, process: SimulatedProcess) -> ProcessStory:
+        outages = [each for each in self._troubles if each.host in {None, process.on.name}]
+        return ProcessStory(
+            process.name,
+            died_at=process.ended_at if process.killed else None,
+            frozen=tuple(process.frozen),
+            partitioned=tuple((each.begins, each.ends) for each in outages),
+        )
+
+    def close(self) -> None:
+        """Forget the night's processes, and answer by the real machine again."""
+        self.world.bury()
+        self.flow_runs.clear()
+        self.owners.clear()
+        use(self._machine)
+
+    def _outages(self) -> list[Outage]:
+        outages = []
+        for event in self.plan.events:
+            trouble, host = event.kind, None
+            if trouble == "partition":
+                trouble, host = "unavailable", self.hosts[event.who % len(self.hosts)].name
+            if trouble in {"unavailable", "locked", "full", "slow"}:
+                outages.append(Outage(trouble, event.at, event.at + event.size, host))  # type: ignore[arg-type]
+                self.world.tell(f"the ledger will be {event.kind} from {event.at:.1f} s for {event.size:.1f} s")
+        return outages
+
+    def _end_troubles(self) -> None:
+        self.world.tell("morning: all troubles end")
+        self._is_morning = True
+        self.endpoint.end_faults()
+        self.place.ledger.end_troubles()
+
+    def _has_spilled(self, host: str) -> bool:
+        return any((self.place.folder / "spill" / host).glob("*.spill"))
+
+    # Starts
+
+    def _start(self, start: Start, *, must_finish: bool = False) -> None:
+        known = [each for each in self.flow_runs if each.start.job == start.job and each.state != "Completed"]
+        if start.again and known and not start.trial:
+            flow_run = known[-1]
+            flow_run.cancelling = False
+        else:
+            flow_run = FlowRun(f"flow-run-{len(self.flow_runs) + 1}", start)
+            self.flow_runs.append(flow_run)
+        self.launch(flow_run, start, must_finish=must_finish)
+
+    def launch(self, flow_run: FlowRun, start: Start, *, must_finish: bool = False) -> SimulatedProcess:
+        """Start a process for a flow run."""
+        number = len(self.world.processes)
+        name = f"p{number}"
+        ledger = self.place.ledger
+        self.owners[name] = flow_run
+        process = self.world.start(
+            name, self.hosts[start.host % len(self.hosts)], lambda: self._main(name, flow_run, start, must_finish)
+        )
+        flow_run.states.append("Running")
+        self.world.tell(f"{name} works on {flow_run.id} ({start.job}{_said(start)})")
+        if self._is_morning:
+            return process
+        for event in self.plan.events:
+            if event.who != number:
+                continue
+            match event.kind:
+                case "kill":
+                    process.kill_at = event.nth
+                case "freeze":
+                    process.freeze_at[event.nth] = event.size
+                case "kill_statement":
+                    ledger.kill_at_statement[name] = event.nth
+                case "kill_commit":
+                    ledger.kill_at_commit[name] = event.nth
+                case "lose_commit":
+                    ledger.lost_commits.setdefault(name, set()).add(abs(event.nth))
+        return process
+
+    def _resume_later(self, flow_run: FlowRun) -> None:
+        self.world.call_at(flow_run.due, partial(self.launch, flow_run, flow_run.start))
+
+    async def _main(self, name: str, flow_run: FlowRun, start: Start, must_finish: bool) -> None:
+        for tries_left in range(start.retries, -1, -1):
+            notes = RunNotes(name, start, self.world.now, must_finish=must_finish)
+            self.runs.append(notes)
+            host = SimulatedHost(self.world, flow_run, start.job, self._resume_later)
+            try:
+                notes.summary = await self._work(host, flow_run, start, notes)
+            except LeavingError as error:
+                notes.error = f"left: {error}"
+                return
+            except (PressworkError, DatabaseError) as error:
+                notes.error = f"{type(error).__name__}: {error}"
+                self.world.tell(f"{name} fails: {notes.error}")
+                if not tries_left or isinstance(error, RunEndedError):
+                    flow_run.states.append("Failed")
+                    return
+            else:
+                flow_run.states.append("Completed")
+                notes.exit_status = notes.summary.exit_status
+                return
+            finally:
+                notes.ended_at = self.world.now
+
+    async def _work(self, host: SimulatedHost, flow_run: FlowRun, start: Start, notes: "RunNotes") -> Summary:
+        settings = self.place.settings_on(self.hosts[start.host % len(self.hosts)].name, dict(self.plan.settings))
+        resumes = await asyncio.to_thread(self._unfinished, start) if start.resumes else None
+        options = RunOptions(
+            limit=start.limit,
+            max_cost=start.max_cost,
+            refresh=start.refresh,
+            concurrency=start.concurrency,
+            chunk_size=start.chunk_size,
+            shards=start.shards,
+            resumes=resumes,
+            helper=flow_run.helper,
+        )
+        assert self.world.current is not None
+        client: Any = self.endpoint.client(self.world.current, settings.request_timeout_s)
+        await asyncio.to_thread(agree, self.engine)
+        kept = Kept(Endpoint("sandbox", client, verified=False), self.engine)
+        notes.settings = settings
+        async with open_hosted_run(host, settings, options, kept=kept) as run:
+            notes.run_id, notes.lease_id = run.ledger.run_id, run.ledger.lease_id
+            if flow_run.helper is not None:
+                notes.worker = f"{HELPER} {flow_run.helper.number}"
+            picked = run.select("note")
+            made = await run.generate("note", picked)
+            notes.records["note"] = await picked.read(_texts_of, await picked.check())
+            if start.job == "reviewed" and not flow_run.approved:
+                flow_run.approved = True
+                await run.suspend("a person reviews", now() + timedelta(seconds=WAITS_S))
+            if len(STEPS[start.job]) > 1:
+                await run.generate("title", made)
+            return run.summary()
+
+    def _unfinished(self, start: Start) -> str | None:
+        with self.engine.connect() as connection:
+            found = connection.execute(_NEWEST_UNFINISHED, {"flow": start.job}).scalar()
+        return None if found is None else str(found)
+
+    # What goes wrong at a time
+
+    def _happen(self, event: Event) -> None:
+        """Let an event happen, if there is what it concerns."""
+        world, host = self.world, self.hosts[event.who % len(self.hosts)]
+        process = world.processes[event.who] if event.who < len(world.processes) else None
+        match event.kind:
+            case "sleep":
+                world.sleep(host, event.size)
+            case "reboot":
+                world.reboot(host)
+            case "jump":
+                host.skew_s += event.size
+                world.tell(f"{host.name}: its clock is set by {event.size:+.0f} s")
+            case "edit":
+                self._edits += 1
+                world.tell(f"{self.place.edit(event.who, self._edits)} is edited")
+            case "compact":
+                self._compact()
+            case "interrupt" if process is not None and process.alive:
+                world.tell(f"Ctrl-C for {process.name}")
+                process.interrupt(signal.SIGINT)
+                if event.size:
+                    world.call_at(world.now + event.size, partial(process.interrupt, signal.SIGINT))
+            case "cancel" if process is not None and process.alive:
+                world.tell(f"Cancel for {process.name}")
+                self.owners[process.name].cancelling = True
+
+    def _compact(self) -> None:
+        if any(process.alive for process in self.world.processes):
+            return
+
+        async def work() -> None:
+            try:
+                await asyncio.to_thread(compact, self.engine)
+            except DatabaseError as error:
+                self.world.tell(f"compact refuses: {error}")
+
+        self.world.start(f"compact {len(self.world.processes)}", self.hosts[0], work)
+
+
+def _texts_of(spool: Spool) -> dict[str, str]:
+    """Return the records of a spool as texts, by their keys."""
+    records = [record for page in spool.pages(1000) for record in page]
+    return {record.key: record.body for record in records if isinstance(record, Record)}
+
+
+def _switches(plan: Night) -> Switches:
+    return Switches(seed=plan.seed, **dict(plan.switches))
+
+
+def _said(start: Start) -> str:
+    plain = Start(start.at, start.job)
+    said = [
+        f"{name}={getattr(start, name)}"
+        for name in ("again", "resumes", "refresh", "trial", "retries", "deployed", "shards", "max_cost", "limit")
+        if getattr(start, name) != getattr(plain, name)
+    ]
+    return "".join(f", {each}" for each in said)

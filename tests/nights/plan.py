@@ -1,0 +1,211 @@
+"""What happens in a night, drawn from its seed: who starts which runs, and everything that goes wrong.
+
+A plan is plain data, so that a shrinker can leave parts of it out while a night still fails.
+"""
+
+import random
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from tests.nights.served.endpoint_faults import EndpointFault
+
+JOBS = ("note", "titled", "reviewed")
+"""A job of one step, one of two steps, and one that is suspended between them."""
+
+
+@dataclass(frozen=True, slots=True)
+class Start:
+    """Someone starts a job at a time. `again`: the flow run of an earlier start is started again after a crash.
+
+    `resumes`: the newest run of the job that is not completed is resumed. Who reads `host` is the number of a machine.
+    """
+
+    at: float
+    job: str = "note"
+    host: int = 0
+    again: bool = False
+    resumes: bool = False
+    refresh: bool = False
+    trial: bool = False
+    retries: int = 0
+    deployed: bool = False
+    shards: int | None = None
+    max_cost: float | None = None
+    limit: int | None = None
+    concurrency: int = 4
+    chunk_size: int = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """Something happens: `kind` says what, at a time or at the n-th step, statement or commit of a process.
+
+    `who` is the number of a process or of a machine, `size` the seconds that it lasts.
+    """
+
+    kind: str
+    at: float = 0.0
+    who: int = 0
+    size: float = 0.0
+    nth: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Night:
+    """One night. `shared`: several machines share the ledger, whose clock judges leases then."""
+
+    seed: int
+    records: int = 12
+    shared: bool = False
+    hosts: int = 1
+    starts: tuple[Start, ...] = ()
+    events: tuple[Event, ...] = ()
+    switches: tuple[tuple[str, Any], ...] = ()
+    faults: tuple[EndpointFault, ...] = ()
+    settings: tuple[tuple[str, Any], ...] = ()
+    refused: tuple[int, ...] = ()
+    skews: tuple[float, ...] = field(default=(0.0,))
+
+    def parts(self) -> list["Night"]:
+        """Return this night without each of its parts in turn."""
+        smaller: list[Night] = []
+        for name in ("events", "starts", "faults", "switches", "refused", "settings"):
+            parts = getattr(self, name)
+            smaller += [replace(self, **{name: parts[:n] + parts[n + 1 :]}) for n in range(len(parts))]
+        if self.records > 1:
+            smaller += [replace(self, records=self.records // 2), replace(self, records=self.records - 1)]
+        for number, start in enumerate(self.starts):
+            plain = Start(start.at, start.job)
+            for name in ("again", "resumes", "refresh", "trial", "retries", "deployed", "shards", "max_cost", "limit"):
+                if getattr(start, name) != getattr(plain, name):
+                    eased = replace(start, **{name: getattr(plain, name)})
+                    smaller.append(replace(self, starts=(*self.starts[:number], eased, *self.starts[number + 1 :])))
+        return smaller
+
+
+FAULT_RATES = {
+    "rate_limited": 0.1,
+    "overloaded": 0.1,
+    "server_error": 0.08,
+    "spend_limit": 0.01,
+    "dropped_before": 0.08,
+    "dropped_after": 0.08,
+    "stall": 0.05,
+    "truncated": 0.1,
+    "refused": 0.08,
+    "invalid": 0.15,
+    "malformed": 0.08,
+    "context_exceeded": 0.04,
+    "paused": 0.03,
+    "tool_use": 0.03,
+}
+"""The most that each fault's rate is."""
+
+
+def draw(seed: int) -> Night:
+    """Draw a night."""
+    rng = random.Random(f"night {seed}")
+    shared = rng.random() < 0.4
+    hosts = rng.choice((2, 2, 3)) if shared else 1
+    return Night(
+        seed,
+        records=rng.choice((3, 6, 10, 14)),
+        shared=shared,
+        hosts=hosts,
+        starts=_starts(rng, hosts),
+        events=_events(rng, hosts, shared=shared),
+        switches=_switches(rng),
+        settings=_settings(rng),
+        refused=tuple(sorted(rng.sample(range(3), k=rng.choice((0, 0, 0, 1))))),
+        skews=tuple(rng.choice((0.0, 0.0, 0.3, -2.0, 90.0, -600.0)) if shared else 0.0 for _host in range(hosts)),
+    )
+
+
+def _starts(rng: random.Random, hosts: int) -> tuple[Start, ...]:
+    at, starts = 0.0, []
+    jobs = rng.choice((JOBS, JOBS[:1], JOBS[:2]))
+    for number in range(rng.choice((2, 3, 3, 4, 5))):
+        starts.append(
+            Start(
+                round(at, 3),
+                rng.choice(jobs),
+                rng.randrange(hosts),
+                again=number > 0 and rng.random() < 0.25,
+                resumes=number > 0 and rng.random() < 0.25,
+                refresh=rng.random() < 0.1,
+                trial=rng.random() < 0.07,
+                retries=rng.choice((0, 0, 0, 1)),
+                deployed=rng.random() < 0.3,
+                max_cost=rng.choice((None, None, None, None, 0.02, 0.005)),
+                limit=rng.choice((None, None, None, None, 2)),
+                concurrency=rng.choice((1, 2, 4, 8)),
+                chunk_size=rng.choice((1, 2, 4, 100)),
+            )
+        )
+        at += rng.choice((0.0, 0.2, 1.0, 5.0, 60.0, 400.0, 4000.0)) * rng.random()
+    return tuple(starts)
+
+
+def _events(rng: random.Random, hosts: int, *, shared: bool) -> tuple[Event, ...]:
+    return tuple(_event(rng, hosts, shared=shared) for _each in range(rng.choice((0, 1, 2, 3, 4, 6))))
+
+
+def _event(rng: random.Random, hosts: int, *, shared: bool) -> Event:
+    at = round(rng.choice((1.0, 3.0, 10.0, 100.0)) * rng.random(), 3)
+    process, host = rng.randrange(5), rng.randrange(hosts)
+    long = round(rng.choice((1.0, 10.0, 70.0, 130.0, 400.0)) * (0.5 + rng.random()), 2)
+    nth = int(10 ** (rng.random() * 3.3)) + 1
+    kind = rng.choice(
+        "kill kill kill_statement kill_commit lose_commit freeze sleep reboot interrupt cancel "
+        "unavailable locked full slow partition jump edit edit compact".split()
+    )
+    match kind:
+        case "kill" | "freeze":
+            return Event(kind, who=process, nth=nth, size=long)
+        case "kill_statement":
+            return Event(kind, who=process, nth=int(10 ** (rng.random() * 2.5)) + 1)
+        case "kill_commit" | "lose_commit":
+            return Event(kind, who=process, nth=int(10 ** (rng.random() * 1.6)) * rng.choice((1, -1)))
+        case "unavailable" | "locked" | "full" | "slow" | "partition":
+            return Event(kind, at, host, long)
+        case "jump":
+            return Event(kind, at, host, rng.choice((-3600.0, -200.0, 5.0, 200.0, 3600.0)))
+        case "interrupt":
+            return Event(kind, at, process, size=rng.choice((0.0, 0.5)))
+        case _:
+            return Event(kind, at, host if kind in {"sleep", "reboot"} else process, long)
+
+
+def _switches(rng: random.Random) -> tuple[tuple[str, Any], ...]:
+    drawn: dict[str, Any] = {"latency_ms": rng.choice((5, 350, 3000)), "latency_spread": rng.choice((0, 0.5))}
+    for name, most in FAULT_RATES.items():
+        if rng.random() < 0.2:
+            drawn[name] = round(most * rng.random(), 4)
+    if rng.random() < 0.2:
+        drawn |= {"rpm": rng.choice((30, 120, 600)), "burst_seconds": rng.choice((1, 10, 60))}
+    if rng.random() < 0.1:
+        drawn["otpm"] = rng.choice((2000, 20000))
+    if rng.random() < 0.3:
+        drawn["rate_headers"] = False
+    if rng.random() < 0.2:
+        drawn["stall_seconds"] = rng.choice((30, 700))
+    return tuple(drawn.items())
+
+
+def _settings(rng: random.Random) -> tuple[tuple[str, Any], ...]:
+    drawn: dict[str, Any] = {}
+    if rng.random() < 0.3:
+        drawn["database_patience_s"] = rng.choice((0, 5, 60))
+    if rng.random() < 0.2:
+        drawn["request_timeout_s"] = rng.choice((2, 60))
+    if rng.random() < 0.2:
+        drawn["max_paid_requests"] = rng.choice((1, 2, 3))
+    if rng.random() < 0.2:
+        drawn["chunk_retries"] = rng.choice((0, 1))
+    if rng.random() < 0.2:
+        drawn["give_up_after"] = rng.choice((1, 2))
+    if rng.random() < 0.2:
+        drawn["stop_wait_s"] = rng.choice((0, 2))
+    if rng.random() < 0.2:
+        drawn["commit_interval_s"] = rng.choice((0.0, 1.0))
+    return tuple(drawn.items())

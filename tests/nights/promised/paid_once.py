@@ -1,0 +1,185 @@
+"""Promise 1: no succeeded answer is paid for twice, except what a crash or a lost lease had not committed."""
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from tests.nights.promised.evidence import Evidence, Violation, covered
+from tests.nights.promised.night_result import Interval
+from tests.nights.served.exchanges import Exchange
+
+PAID_TWICE = "no succeeded answer is paid for twice"
+LOST = "a kill loses at most what was in flight, and one commit window"
+WINDOW = 3
+"""Open prompts, as a multiple of the concurrency (presswork/engine/live.py)."""
+
+
+def check_paid_once(evidence: Evidence) -> Iterator[Violation]:
+    """Find requests that were billed although the ledger had, or should have had, a good answer to their prompt."""
+    for prompt, served in evidence.exchanges_by_prompt.items():
+        good = [each for each in served if each.good]
+        for later in served:
+            if later.cost_usd <= 0:
+                continue
+            for earlier in good:
+                if (earlier.at, earlier.number) < (later.at, later.number) and not _is_excused(
+                    evidence, earlier, later
+                ):
+                    yield Violation(PAID_TWICE, _said(evidence, prompt, earlier, later))
+                    break
+
+
+def check_lost_by_kills(evidence: Evidence) -> Iterator[Violation]:
+    """Find answers that a killed process had read long enough before to commit them, or too many of them."""
+    for process in evidence.night.processes:
+        if process.died_at is None:
+            continue
+        lost = [each for each in evidence.night.exchanges if each.process == process.name and _is_lost(evidence, each)]
+        for each in lost:
+            if _waited(evidence, each, process.died_at) > _commit_window(evidence):
+                yield Violation(
+                    LOST,
+                    f"{each.process} read request {each.request_id} (exchange {each.number}) at {each.ended_at:.3f} s, "
+                    f"was killed at {process.died_at:.3f} s, and the answer was never committed",
+                )
+        most = WINDOW * max((run.concurrency for run in evidence.night.runs if run.process == process.name), default=0)
+        if len(lost) > most:
+            numbers = ", ".join(str(each.number) for each in lost)
+            yield Violation(LOST, f"the kill of {process.name} lost {len(lost)} answers (exchanges {numbers})")
+
+
+def _is_lost(evidence: Evidence, exchange: Exchange) -> bool:
+    """Whether a process had read an answer that was billed, and no attempt in the ledger has it."""
+    was_read = exchange.delivered and exchange.ended_at is not None and exchange.request_id is not None
+    return was_read and exchange.cost_usd > 0 and evidence.attempt_of(exchange) is None
+
+
+@dataclass(frozen=True, slots=True)
+class _Pair:
+    """Two requests for one prompt, the first of which was answered well."""
+
+    evidence: Evidence
+    earlier: Exchange
+    later: Exchange
+
+
+def _is_excused(evidence: Evidence, earlier: Exchange, later: Exchange) -> bool:
+    pair = _Pair(evidence, earlier, later)
+    if _is_other_variant(pair) or _refreshes(pair) or _is_refused(evidence, earlier):
+        return True
+    took_over = _lost_its_lease(pair) or _spilled(pair) or _was_superseded(pair)
+    if _committed(evidence, earlier) > later.at:
+        return took_over or _never_came(pair) or _died_with_it(pair)
+    # It was in the ledger. Only a process that looked before, because it had taken the prompt over, could not know.
+    own = evidence.story_of(later)
+    return took_over and own is not None and _committed(evidence, earlier) >= own.began_at
+
+
+def _is_other_variant(pair: _Pair) -> bool:
+    """Variants make the same request, and each wants its own answer."""
+    first, second = pair.evidence.attempt_of(pair.earlier), pair.evidence.attempt_of(pair.later)
+    return first is not None and second is not None and first.prompt_hash != second.prompt_hash
+
+
+def _refreshes(pair: _Pair) -> bool:
+    """A refresh requests again what was answered before it began; the runs that it resumes are part of it."""
+    run = pair.evidence.story_of(pair.later)
+    if run is None or not run.refresh:
+        return False
+    linked, following = set[str | None](), run.run_id
+    while following is not None and following not in linked:
+        linked.add(following)
+        row = pair.evidence.runs.get(following)
+        following = None if row is None else row.resumes_run_id
+    began = [each.began_at for each in pair.evidence.night.runs if each.run_id in linked and each.refresh]
+    return pair.earlier.at < min([run.began_at, *began]) + pair.evidence.night.slack_s
+
+
+def _never_came(pair: _Pair) -> bool:
+    """The answer did not reach its process, and that was clear before the later request."""
+    earlier, evidence = pair.earlier, pair.evidence
+    if earlier.delivered:
+        return False
+    # Claims are released shortly before a run is left.
+    left = evidence.left(earlier) - evidence.night.slack_s
+    over = min(_ended(earlier), earlier.at + evidence.night.request_timeout_s, left)
+    return over <= pair.later.at
+
+
+def _died_with_it(pair: _Pair) -> bool:
+    return pair.evidence.died(pair.earlier.process) <= pair.later.at
+
+
+def _lost_its_lease(pair: _Pair) -> bool:
+    """The process could not renew its lease for so long that others could take over its claims."""
+    night, earlier = pair.evidence.night, pair.earlier
+    since = earlier.at - night.lease_s
+    unable = pair.evidence.unable(earlier.process, since, pair.later.at)
+    return unable >= night.lease_s - night.heartbeat_s - night.slack_s * 4
+
+
+def _spilled(pair: _Pair) -> bool:
+    """Its process ended while it could not commit: the answer was in a spill file, and is imported by the next run."""
+    evidence, earlier = pair.evidence, pair.earlier
+    left = evidence.left(earlier)
+    return left <= pair.later.at and evidence.without_ledger(earlier.process, earlier.at, left) > 0
+
+
+def _was_superseded(pair: _Pair) -> bool:
+    """Another process was started in its place, or its run was closed by the main process without it."""
+    evidence, earlier = pair.evidence, pair.earlier
+    own = evidence.story_of(earlier)
+    if own is None:
+        return False
+    others = [each for each in evidence.night.runs if each.run_id == own.run_id and each.process != own.process]
+    replaced = any(each.worker == own.worker and own.began_at <= each.began_at <= pair.later.at for each in others)
+    closed = own.worker != "main" and any(
+        each.worker == "main" and each.ended_at is not None and each.ended_at <= pair.later.at for each in others
+    )
+    return replaced or closed
+
+
+def _is_refused(evidence: Evidence, exchange: Exchange) -> bool:
+    """The ledger refused the row with the answer."""
+    attempt = evidence.attempt_of(exchange)
+    if attempt is None:
+        return False
+    row = evidence.generations.get(attempt.generation_id)
+    refused = {attempt.id, attempt.generation_id} & evidence.night.refused_ids
+    return bool(refused) or (row is not None and row.error_kind == "refused_by_ledger")
+
+
+def _committed(evidence: Evidence, exchange: Exchange) -> float:
+    """Return when the answer became visible as content; infinity if never."""
+    attempt = evidence.attempt_of(exchange)
+    if attempt is None:
+        return math.inf
+    row = evidence.generations.get(attempt.generation_id)
+    return math.inf if row is None else evidence.committed(row.id)
+
+
+def _ended(exchange: Exchange) -> float:
+    return math.inf if exchange.ended_at is None else exchange.ended_at
+
+
+def _waited(evidence: Evidence, exchange: Exchange, until: float) -> float:
+    """Return for how long an answer could have been committed, without the time in which nothing could."""
+    since = _ended(exchange)
+    story = evidence.processes[exchange.process]
+    hindered: list[Interval] = [*story.frozen, *story.partitioned]
+    return until - since - covered(hindered, since, until)
+
+
+def _commit_window(evidence: Evidence) -> float:
+    """Return how long an answer waits for its commit: for the open batch, and for the one that is being committed."""
+    return 2 * evidence.night.commit_interval_s + evidence.night.slack_s
+
+
+def _said(evidence: Evidence, prompt: str, earlier: Exchange, later: Exchange) -> str:
+    committed = _committed(evidence, earlier)
+    known = "never committed" if committed == math.inf else f"committed at {committed:.3f} s"
+    return (
+        f"prompt {prompt[:12]}: {later.process} sent exchange {later.number} at {later.at:.3f} s "
+        f"(${later.cost_usd}), but {earlier.process} had a good answer by exchange {earlier.number}, "
+        f"sent at {earlier.at:.3f} s, {known}"
+    )

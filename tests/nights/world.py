@@ -1,0 +1,306 @@
+"""A world of simulated processes under one clock, in which every choice is drawn from a seed.
+
+The driver steps one handle of one process at a time. Time passes a little with each step, and jumps to the next timer
+or event when no process has anything to do. A killed process is never stepped again. A frozen one goes on later.
+"""
+
+import asyncio
+import gc
+import heapq
+import random
+import signal
+import sys
+import warnings
+from collections import deque
+from collections.abc import Callable, Coroutine
+from dataclasses import dataclass, field
+from typing import Any
+
+from db.machine import use
+from tests.nights.loop import SimulatedLoop
+from tests.nights.machines import Host, SimulatedMachine
+
+STEP_S = 20e-6
+"""How long a step takes."""
+BURST = 12
+"""At most this many steps of one process come before the seed chooses again."""
+COLLECT_EVERY = 25
+"""A collection of garbage takes as long as a third of a night."""
+
+
+class KilledError(BaseException):
+    """The process that works on this is killed. Nothing in it may catch this, or do anything after it."""
+
+
+class EndlessNightError(Exception):
+    """The night does not end: processes wait, or work, for longer than anything should take."""
+
+
+@dataclass(eq=False)
+class SimulatedProcess:
+    """A process: its loop, and its machine as it sees it.
+
+    `steps` counts the handles that ran; `kill_at` is the step before which it is killed, `freeze_at` maps steps to the
+    seconds for which it then stops.
+    """
+
+    world: "World"
+    name: str
+    on: Host
+    pid: int
+    main: Callable[[], Coroutine[Any, Any, None]]
+    alive: bool = True
+    killed: bool = False
+    steps: int = 0
+    kill_at: int | None = None
+    freeze_at: dict[int, float] = field(default_factory=dict)
+    frozen_until: float = 0.0
+    frozen: list[tuple[float, float]] = field(default_factory=list)
+    ended_at: float | None = None
+    notes: dict[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.machine = SimulatedMachine(self.world, self.on, self.pid)
+        # The stubs call abstract what asyncio itself only leaves unimplemented: sockets and subprocesses.
+        self.loop = SimulatedLoop(self.machine.monotonic_s, self)  # type: ignore[abstract]
+        self._queues: dict[object, deque[Callable[[], None]]] = {}
+        self.task: asyncio.Task[None] | None = None
+        self.on.processes[self.pid] = self
+
+    def begin(self) -> None:
+        """Create the main task."""
+        self.task = self.loop.create_task(self.main(), name=self.name)
+
+    def interrupt(self, number: signal.Signals) -> None:
+        """Deliver a signal. Without a handler it cancels the main task, as asyncio.run does at Ctrl-C."""
+        if self.alive and not self.loop.receive(number) and self.task is not None:
+            self.task.cancel()
+
+    def can_step(self) -> bool:
+        """Return whether a handle of this process can run now."""
+        return self.alive and self.frozen_until <= self.world.now and self.loop.is_ready()
+
+    def forget(self) -> None:
+        """Drop everything that this process was doing."""
+        self.task = None
+        self._queues.clear()
+        self.loop.forget()
+
+    # Threads
+
+    def work(self, executor: object, function: Callable[[], Any], done: asyncio.Future[Any]) -> None:
+        """Call a function a moment later; the jobs of one executor run in their order, those of the default in any."""
+
+        def run() -> None:
+            if not self.alive:
+                return
+            if self.frozen_until > self.world.now:
+                self.world.call_at(self.frozen_until, run)
+                return
+            queue = self._queues.get(executor)
+            if executor is not None and queue:
+                queue.popleft()
+                if queue:
+                    self.world.call_at(self.world.now + self.world.lags(), queue[0])
+            self.world.current = self
+            use(self.machine)
+            try:
+                result, error = function(), None
+            except KilledError:
+                self.world.kill(self, "in a thread")
+                return
+            except Exception as raised:  # noqa: BLE001 - the future's owner handles it, as with a real thread
+                result, error = None, raised
+            self.loop.call_soon(self._answer, done, result, error)
+
+        if executor is None:
+            self.world.call_at(self.world.now + self.world.lags(), run)
+            return
+        queue = self._queues.setdefault(executor, deque())
+        queue.append(run)
+        if len(queue) == 1:
+            self.world.call_at(self.world.now + self.world.lags(), run)
+
+    @staticmethod
+    def _answer(done: asyncio.Future[Any], result: Any, error: Exception | None) -> None:
+        if done.done():
+            return
+        if error is None:
+            done.set_result(result)
+        else:
+            done.set_exception(error)
+
+
+class World:
+    """The true time, the seed's draws, the machines and the processes of one night."""
+
+    buried = 0
+
+    def __init__(self, seed: int) -> None:
+        self.now = 0.0
+        self.rng = random.Random(f"choices {seed}")
+        self.ids = random.Random(f"ids {seed}")
+        self.hosts: dict[str, Host] = {}
+        self.processes: list[SimulatedProcess] = []
+        self.current: SimulatedProcess | None = None
+        self.story: list[str] = []
+        self.slow_until: float = 0.0
+        self.on_death: list[Callable[[SimulatedProcess], None]] = []
+        self._events: list[tuple[float, int, Callable[[], object]]] = []
+        self._numbers = 0
+        self._steps = 0
+
+    def tell(self, line: str) -> None:
+        """Add a line to the night's story."""
+        self.story.append(f"{self.now:12.3f}  {line}")
+
+    def call_at(self, when: float, work: Callable[[], object]) -> None:
+        """Do something at a time, outside of all processes."""
+        self._numbers += 1
+        heapq.heappush(self._events, (max(when, self.now), self._numbers, work))
+
+    def lags(self) -> float:
+        """Draw how long a thread takes until it has done its work."""
+        return self.rng.random() * 0.002
+
+    def host(self, name: str) -> Host:
+        """Return a machine."""
+        return self.hosts.setdefault(name, Host(name))
+
+    def start(self, name: str, on: Host, main: Callable[[], Coroutine[Any, Any, None]]) -> SimulatedProcess:
+        """Start a process on a machine."""
+        process = SimulatedProcess(self, name, on, 1000 + len(self.processes), main)
+        self.processes.append(process)
+        self.tell(f"{name} starts on {on.name}")
+        self._enter(process)
+        process.begin()
+        return process
+
+    def kill(self, process: SimulatedProcess, how: str = "") -> None:
+        """Kill a process: it is never stepped again."""
+        if process.alive:
+            process.alive, process.killed, process.ended_at = False, True, self.now
+            self.tell(f"{process.name} is killed at its step {process.steps}{f' {how}' if how else ''}")
+            for told in self.on_death:
+                told(process)
+
+    def freeze(self, process: SimulatedProcess, seconds: float) -> None:
+        """Stop a process for a while; all clocks go on."""
+        process.frozen_until = self.now + seconds
+        process.frozen.append((self.now, process.frozen_until))
+        self.tell(f"{process.name} freezes for {seconds:.1f} s")
+
+    def sleep(self, host: Host, seconds: float) -> None:
+        """Let a machine sleep: its processes stop, and its monotonic clock with them."""
+        self.tell(f"{host.name} sleeps for {seconds:.1f} s")
+        for process in host.processes.values():
+            if process.alive:
+                process.frozen_until = self.now + seconds
+                process.frozen.append((self.now, process.frozen_until))
+
+        def wake() -> None:
+            host.slept_s += seconds
+
+        self.call_at(self.now + seconds, wake)
+
+    def reboot(self, host: Host) -> None:
+        """Kill all processes of a machine and start it again, with another boot id and a boot clock from zero."""
+        for process in list(host.processes.values()):
+            self.kill(process, "by a reboot")
+        host.processes.clear()
+        host.boots, host.booted_at, host.slept_s = host.boots + 1, self.now, 0.0
+        self.tell(f"{host.name} reboots")
+
+    def bury(self) -> None:
+        """Forget all processes. Python then closes the coroutines of killed ones: their `finally` blocks reach nothing.
+
+        Call it when the night is checked, and before the next one.
+        """
+        hook, sys.unraisablehook = sys.unraisablehook, lambda _raised: None
+        asyncio._set_running_loop(None)
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                for process in self.processes:
+                    self.current = process
+                    process.forget()
+                if World.buried % COLLECT_EVERY == 0:
+                    gc.collect()
+                World.buried += 1
+        finally:
+            sys.unraisablehook = hook
+
+    def run(self, until: float, *, most_steps: int = 100_000) -> None:
+        """Step until no process is alive and no event is left, or raise EndlessNightError."""
+        while self._advance(until):
+            if self._steps > most_steps:
+                raise EndlessNightError(f"more than {most_steps:,} steps")
+
+    def _advance(self, until: float) -> bool:
+        if self._events and self._events[0][0] <= self.now:
+            heapq.heappop(self._events)[2]()
+            return True
+        ready = [each for each in self.processes if each.can_step()]
+        if ready:
+            self._burst(ready[0] if len(ready) == 1 else self.rng.choice(ready))
+            return True
+        times = [self._events[0][0]] if self._events else []
+        for each in self.processes:
+            if not each.alive:
+                continue
+            due = each.loop.due()
+            if each.frozen_until > self.now:
+                times.append(each.frozen_until)
+            elif due is not None:
+                times.append(self.now + max(due - each.machine.monotonic_s(), STEP_S))
+        if not times:
+            waiting = [each.name for each in self.processes if each.alive]
+            if waiting:
+                raise EndlessNightError(f"{', '.join(waiting)} waits for nothing that can come")
+            return False
+        self.now = max(self.now, min(times))
+        if self.now > until:
+            waiting = [each.name for each in self.processes if each.alive]
+            raise EndlessNightError(f"after {until:,.0f} s {', '.join(waiting) or 'no process'} is still at work")
+        return True
+
+    def _burst(self, process: SimulatedProcess) -> None:
+        self._enter(process)
+        loop, left = process.loop, 1 + self.rng.randrange(BURST)
+        while left and process.alive:
+            left -= 1
+            self.now += STEP_S
+            self._steps += 1
+            process.steps += 1
+            if process.steps == process.kill_at:
+                self.kill(process)
+                return
+            if process.steps in process.freeze_at:
+                self.freeze(process, process.freeze_at[process.steps])
+                return
+            try:
+                loop.step()
+            except KilledError:
+                self.kill(process)
+                return
+            if process.task is not None and process.task.done():
+                self._leave(process)
+                return
+            if (self._events and self._events[0][0] <= self.now) or not loop.is_ready():
+                return
+
+    def _enter(self, process: SimulatedProcess) -> None:
+        # Public functions of asyncio ask for the running loop, and only a running loop may set it.
+        asyncio._set_running_loop(process.loop)
+        sys.set_asyncgen_hooks(finalizer=process.loop.close_generator)
+        use(process.machine)
+        self.current = process
+
+    def _leave(self, process: SimulatedProcess) -> None:
+        """End a process whose main task is done, as asyncio.run does: its other tasks are cancelled."""
+        for task in tuple(process.loop.tasks):
+            task.cancel()
+        while process.loop.is_ready():
+            process.loop.step()
+        process.alive, process.ended_at = False, self.now
+        self.tell(f"{process.name} ends")
