@@ -214,8 +214,8 @@ class Driver:
         if start.again and known and not start.trial:
             flow_run = known[-1]
             flow_run.cancelling = False
-            # Prefect starts a flow run again with the parameters that it has.
-            start = replace(flow_run.start, at=start.at, host=start.host, again=True)
+            # It has the parameters that it had, on any machine.
+            start = replace(flow_run.start, at=start.at, host=start.host)
         else:
             flow_run = FlowRun(f"flow-run-{len(self.flow_runs) + 1}", start)
             self.flow_runs.append(flow_run)
