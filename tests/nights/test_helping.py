@@ -25,7 +25,7 @@ RECORDS = 12
 def place() -> Iterator[Workplace]:
     with open_workplace() as place:
         yield place
-        # Python closes the coroutines of killed processes. Their `finally` blocks reach nothing, and may wait once more.
+        # Python closes the coroutines of killed processes. Their `finally` blocks reach nothing, but may wait again.
         hook, sys.unraisablehook = sys.unraisablehook, lambda _raised: None
         while gc.collect():
             pass
