@@ -12,9 +12,12 @@ from sqlalchemy import text
 
 from db.clock import new_id
 from presswork import RunOptions, Summary, open_run
+from presswork.engine.orchestration.host import RunOrigin
 from presswork.errors import ConfigurationError
+from presswork.prompts.flow_source import read_function
 from tests.engine.plain_host import FLOW_RUN
 from tests.engine.workshop import Workshop
+from tests.machines import SetMachine, using
 
 GATHERED = """---
 output: SubjectLine
@@ -155,3 +158,12 @@ async def test_two_runs_of_one_name_at_once_are_refused_in_words(once: Workshop)
     assert done == 20
     assert isinstance(refused, ConfigurationError)
     assert "open_run(flow=...)" in str(refused)
+
+
+def test_open_run_of_another_process_keeps_no_flow_run_from_opening_its_own(machine: SetMachine) -> None:
+    origin = RunOrigin("at-once", None, new_id(), "command", {}, "0", read_function(change_names))
+    with origin.alone():
+        with pytest.raises(ConfigurationError, match="opens two runs at once"), origin.alone():
+            pass
+        with using(SetMachine()), origin.alone():
+            pass

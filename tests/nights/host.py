@@ -69,7 +69,7 @@ class SimulatedHost:
 
     @property
     def can_end_process(self) -> bool:
-        return self.flow_run.start.deployed
+        return self.flow_run.start.deployed and not self.flow_run.start.trial
 
     async def origin(self, flow: str | None, _settings: Settings) -> RunOrigin:
         start = self.flow_run.start

@@ -4,7 +4,7 @@ import asyncio
 import json
 import signal
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from decimal import Decimal
 from functools import partial
@@ -212,6 +212,8 @@ class Driver:
         if start.again and known and not start.trial:
             flow_run = known[-1]
             flow_run.cancelling = False
+            # It has the parameters that it had, on any machine.
+            start = replace(flow_run.start, at=start.at, host=start.host)
         else:
             flow_run = FlowRun(f"flow-run-{len(self.flow_runs) + 1}", start)
             self.flow_runs.append(flow_run)

@@ -143,7 +143,7 @@ def _starts(rng: random.Random, hosts: int) -> tuple[Start, ...]:
             )
         )
         at += rng.choice((0.0, 0.2, 1.0, 5.0, 60.0, 400.0, 4000.0)) * rng.random()
-    return tuple(starts)
+    return tuple(Start(each.at, host=each.host, trial=True) if each.trial else each for each in starts)
 
 
 def _events(rng: random.Random, hosts: int, *, shared: bool) -> tuple[Event, ...]:

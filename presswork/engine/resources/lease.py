@@ -16,7 +16,7 @@ from sqlalchemy import Engine
 from db.clock import now
 from db.ledger import claims, leases, lifecycle, ranges
 from db.ledger.refused_rows import RefusedRow
-from db.ledger.rows import WriteBatch
+from db.ledger.rows import SettledRow, WriteBatch
 from db.ledger.writing import write
 from db.machine import boot_time_s
 from db.words import MAIN, NOT_SENT
@@ -146,6 +146,11 @@ class HeldLease:
             # The batch is paid for, so it is kept even if a newer process continues; that one confirms current content.
             if self.superseded_by is not None:
                 batch.confirmed.clear()
+                # Nothing is sent any more, and no lease is left with which these would be settled.
+                batch.settled += [
+                    SettledRow(attempt_id=row.id, ended_at=now(), latency_ms=0, error_type=NOT_SENT)
+                    for row in batch.opened
+                ]
             write(self._ledger, batch, refused=refused)
 
     def confirm(self) -> None:

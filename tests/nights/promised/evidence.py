@@ -99,10 +99,6 @@ class Evidence:
         """Return when a row became visible; infinity if it never did."""
         return self.night.committed_at.get(id_, math.inf)
 
-    def settled(self, id_: str) -> float:
-        """Return when the end of an attempt became visible; infinity if it never did."""
-        return self.night.settled_at.get(id_, math.inf)
-
     def died(self, process: str) -> float:
         """Return when a process was killed; infinity if it was not."""
         story = self.processes.get(process)

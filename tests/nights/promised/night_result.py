@@ -80,9 +80,13 @@ class NightResult:
     committed_at: Mapping[str, float]
     """By the id of an attempt or generation: when its row first became visible to others."""
     settled_at: Mapping[str, float] = field(default_factory=dict)
-    """By the id of an attempt: when its end was first committed."""
+    """By the id of an attempt: when its end was last committed; a process that returns corrects what others wrote."""
     crashed_at: Mapping[str, Sequence[float]] = field(default_factory=dict)
     """By run: when its row was set to `crashed`."""
+    errors: Sequence[str] = ()
+    """The errors that no code handled: of main tasks, and of loops."""
+    secrets: Sequence[str] = ()
+    """The texts that may be written nowhere."""
     refused_ids: frozenset[str] = frozenset()
     """The rows of which the ledger refused a value."""
     output_classes: Mapping[str, Any] = field(default_factory=dict)

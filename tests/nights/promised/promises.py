@@ -21,6 +21,7 @@ from tests.nights.promised.rows_add_up import (
     check_summaries,
     check_usage_by_day,
 )
+from tests.nights.secrets_kept import check_errors, check_secrets
 
 CHECKS: tuple[Callable[[Evidence], Iterator[Violation]], ...] = (
     check_paid_once,
@@ -45,6 +46,8 @@ CHECKS: tuple[Callable[[Evidence], Iterator[Violation]], ...] = (
     check_own_attempt,
     check_within_runs,
     check_bound,
+    check_secrets,
+    check_errors,
 )
 
 

@@ -37,6 +37,7 @@ from tests.nights.promised.rows_add_up import (
     counts_of,
     usage_of,
 )
+from tests.nights.secrets_kept import check_errors, check_secrets
 
 Check = Callable[[Evidence], Iterator[Violation]]
 Change = Callable[[MadeNight], object]
@@ -643,6 +644,24 @@ REQUESTS: dict[str, tuple[Check, Change, bool]] = {
 @pytest.mark.parametrize(("check", "change", "is_broken"), listed(REQUESTS))
 def test_requests_are_registered_bounded_and_within_their_run(check: Check, change: Change, is_broken: bool) -> None:
     assert broken(check, one_run(change)) == is_broken
+
+
+# Promise 4, and what nobody expects
+
+
+def test_secret_in_a_file_or_an_error_is_found(tmp_path: Path) -> None:
+    night = one_run(lambda night: night.told.update(secrets=["sk-1"], spill_folders=[tmp_path]))
+    (tmp_path / "r1.spill").write_text("nothing")
+    assert not broken(check_secrets, night)
+    night.story(error="FinalCallError: sk-1")
+    assert broken(check_secrets, night)
+    night.story(error=None)
+    (tmp_path / "r1.spill").write_text("a key: sk-1")
+    assert broken(check_secrets, night)
+
+
+def test_error_that_nobody_handled_is_found() -> None:
+    assert broken(check_errors, one_run(lambda night: night.told.update(errors=["p1: KeyError('a')"])))
 
 
 # A real ledger

@@ -20,6 +20,8 @@ OF_THE_RECORD = frozenset({"blocked", "too_large", "quotes_key"})
 """Faults that hit the same bodies each time, as a firewall does."""
 STOPPING = ("spend_limit", "key_refused", "no_credit", "gateway_budget", "other_endpoint")
 """Faults after which the run stops."""
+LONGEST_BURST_S = 60.0
+"""How long a drawn burst lasts at most, in which no request is answered."""
 ALL_FAULTS = (*FAULTS, AWAY, LOST_BEFORE, TOO_SLOW, *GATEWAY_RULES, *ANSWER_RULES)
 
 
@@ -47,19 +49,17 @@ class EndpointFault:
 def draw_faults(rng: random.Random, until: float) -> tuple[EndpointFault, ...]:
     """Draw the faults of a night: a few kinds, each in a part of the time before `until`."""
     ordinary = [name for name in ALL_FAULTS if name not in STOPPING and name != AWAY]
-    found = [
-        _window(rng, name, until, 0.02 + 0.4 * rng.random() ** 2) for name in rng.sample(ordinary, rng.randrange(7))
-    ]
-    if rng.random() < 0.3:
-        found.append(_window(rng, AWAY, until, 1.0))
-    if rng.random() < 0.15:
-        found.append(_window(rng, "overloaded", until, 1.0))
+    kinds = rng.sample(ordinary, rng.randrange(7))
+    found = [_window(rng, name, until, 0.02 + 0.4 * rng.random() ** 2) for name in kinds]
+    # A burst is short, because each of its many refusals is a row that is committed.
+    bursts = [name for name, chance in ((AWAY, 0.3), ("overloaded", 0.15)) if rng.random() < chance]
+    found += [_window(rng, name, until, 1.0, LONGEST_BURST_S) for name in bursts]
     if rng.random() < 0.15:
         found.append(_window(rng, rng.choice(STOPPING), until, 0.02))
     return tuple(found)
 
 
-def _window(rng: random.Random, name: str, until: float, rate: float) -> EndpointFault:
+def _window(rng: random.Random, name: str, until: float, rate: float, most_s: float = math.inf) -> EndpointFault:
     begins = until * rng.random() * rng.choice((0.0, 0.5, 0.9))
-    ends = begins + (until - begins) * rng.choice((0.05, 0.3, 1.0))
-    return EndpointFault(name, round(rate, 3), round(begins, 3), round(ends, 3))
+    lasts = min((until - begins) * rng.choice((0.05, 0.3, 1.0)), most_s)
+    return EndpointFault(name, round(rate, 3), round(begins, 3), round(begins + lasts, 3))

@@ -7,13 +7,14 @@ import heapq
 import math
 import random
 import selectors
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import Any, TypeVar
 
 import pytest
 
+from db.machine import here, use
 from db.words import ANTHROPIC, CONNECT, CONNECTION, SANDBOX, SUCCEEDED, TIMEOUT
 from presswork.answers.outcomes import Asking, Policy, judge_answer
 from presswork.claude.answers import Answer
@@ -36,6 +37,7 @@ from tests.nights.served.endpoint_faults import (
 )
 from tests.nights.served.exchanges import Exchange, prompt_hash
 from tests.nights.served.spoilt_replies import ANSWER_RULES, GATEWAY_RULES, KEY, ServedReply
+from tests.nights.world import SimulatedProcess, World
 from tests.pieces import Connect, Reply, Say, Scripted
 
 T = TypeVar("T")
@@ -236,32 +238,46 @@ def test_untold_limit_is_in_no_header(many: Many) -> None:
 # Processes that end or wait
 
 
-def test_request_of_a_killed_process_is_answered_and_billed_but_not_delivered(prompt: Say) -> None:
-    process = SmallProcess()
-    endpoint = SimulatedEndpoint(process.world, Switches(latency_ms=500))
-    request = endpoint.send(process, request_body(prompt()), 60)
-    process.alive = False
-    process.world.drain()
-    process.loop.close()
+@pytest.fixture
+def night() -> Iterator[World]:
+    """The world of a night, which is over after the test."""
+    before = here()
+    world = World(1)
+    yield world
+    world.bury()
+    use(before)
 
+
+def ask_in(world: World, prompt: Prompt, happens: Callable[[SimulatedProcess], None]) -> Exchange:
+    """Ask in a process to which something happens while its request is in flight."""
+    endpoint = SimulatedEndpoint(world, Switches(latency_ms=500))
+
+    async def ask() -> None:
+        await endpoint.client(process).ask(request_body(prompt), SANDBOX)
+
+    process = world.start("worker 1", world.host("machine A"), ask)
+    world.call_at(0.1, lambda: happens(process))
+    world.run(1000)
     (exchange,) = endpoint.exchanges
+    return exchange
+
+
+def test_request_of_a_killed_process_is_answered_and_billed_but_not_delivered(night: World, prompt: Say) -> None:
+    exchange = ask_in(night, prompt(), night.kill)
+
     assert (exchange.status, exchange.good, exchange.delivered, exchange.ended_at) == (200, True, False, None)
     assert exchange.cost_usd > 0
-    assert not request.waiting.done()
+    night.bury()
+    assert (exchange.delivered, exchange.ended_at) == (False, None)
 
 
-def test_frozen_process_reads_its_answer_when_it_wakes(prompt: Say) -> None:
-    world = SmallWorld()
-    frozen, other = SmallProcess(world, "frozen"), SmallProcess(world)
-    endpoint = SimulatedEndpoint(world, Switches(latency_ms=500))
-    request = endpoint.send(frozen, request_body(prompt()), 60)
-    other.run(asyncio.sleep(20))
-    assert not request.waiting.done()
+def test_frozen_process_reads_its_answer_when_it_wakes(night: World, prompt: Say) -> None:
+    exchange = ask_in(night, prompt(), lambda process: night.freeze(process, 20))
 
-    async def read() -> ServedReply | CallError:
-        return await request.waiting
-
-    assert isinstance(frozen.run(read()), ServedReply)
+    assert exchange.answered_at is not None
+    assert exchange.answered_at < 1
+    assert exchange.delivered
+    assert exchange.ended_at == pytest.approx(20.1, abs=0.01)
 
 
 def test_answer_after_the_timeout_is_billed_and_not_delivered(prompt: Say) -> None:
@@ -537,15 +553,15 @@ def described(end: Answer | CallError) -> object:
 # The same again
 
 
-def night(seed: int, prompts: list[Prompt], faults: Sequence[EndpointFault]) -> list[str]:
+def night_of(seed: int, prompts: list[Prompt], faults: Sequence[EndpointFault]) -> list[str]:
     asked = ask_all(prompts, *faults, seed=seed, every_s=0.2, latency_spread=0.5)
     return [*map(repr, asked.exchanges), *asked.world.story]
 
 
 def test_same_seed_gives_the_same_night_to_the_byte(many: Many) -> None:
     faults = draw_faults(random.Random(5), 30)
-    assert night(1, many(30), faults) == night(1, many(30), faults)
-    assert night(1, many(30), faults) != night(2, many(30), faults)
+    assert night_of(1, many(30), faults) == night_of(1, many(30), faults)
+    assert night_of(1, many(30), faults) != night_of(2, many(30), faults)
 
 
 def test_fault_that_is_left_out_changes_nothing_else(many: Many) -> None:
