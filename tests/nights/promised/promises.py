@@ -21,7 +21,7 @@ from tests.nights.promised.rows_add_up import (
     check_summaries,
     check_usage_by_day,
 )
-from tests.nights.secrets_kept import check_errors, check_secrets
+from tests.nights.promised.secrets_kept import check_errors, check_secrets
 
 CHECKS: tuple[Callable[[Evidence], Iterator[Violation]], ...] = (
     check_paid_once,

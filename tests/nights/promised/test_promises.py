@@ -37,7 +37,7 @@ from tests.nights.promised.rows_add_up import (
     counts_of,
     usage_of,
 )
-from tests.nights.secrets_kept import check_errors, check_secrets
+from tests.nights.promised.secrets_kept import check_errors, check_secrets
 
 Check = Callable[[Evidence], Iterator[Violation]]
 Change = Callable[[MadeNight], object]

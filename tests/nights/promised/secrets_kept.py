@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from tests.nights.evidence import Evidence, Violation
+from tests.nights.promised.evidence import Evidence, Violation
 
 NOWHERE = "no secret is written anywhere"
 UNEXPECTED = "no process ends by an error that nobody expects"
