@@ -11,10 +11,10 @@ from functools import partial
 from typing import Any
 
 from sqlalchemy import text
-from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.exc import OperationalError, SQLAlchemyError
 
 from db.clock import agree, now
-from db.database_errors import DatabaseError
+from db.database_errors import DatabaseError, LedgerError
 from db.ledger.spill import REFUSED_SUFFIX
 from db.machine import here, use
 from db.sources.spool import Spool
@@ -278,7 +278,7 @@ class Driver:
 
     async def _work(self, host: SimulatedHost, flow_run: FlowRun, start: Start, notes: "RunNotes") -> Summary:
         settings = self.place.settings_on(self.hosts[start.host % len(self.hosts)].name, dict(self.plan.settings))
-        resumes = await asyncio.to_thread(self._unfinished, start) if start.resumes else None
+        resumes = await self._found_out(start)
         options = RunOptions(
             limit=start.limit,
             max_cost=start.max_cost,
@@ -291,7 +291,6 @@ class Driver:
         )
         assert self.world.current is not None
         client: Any = self.endpoint.client(self.world.current, settings.request_timeout_s)
-        await asyncio.to_thread(agree, self.engine)
         kept = Kept(Endpoint("sandbox", client, verified=False), self.engine)
         notes.settings = settings
         async with open_hosted_run(host, settings, options, kept=kept) as run:
@@ -307,6 +306,15 @@ class Driver:
             if len(STEPS[start.job]) > 1:
                 await run.generate("title", made)
             return run.summary()
+
+    async def _found_out(self, start: Start) -> str | None:
+        """Return the run that a start resumes; fails as a command does whose ledger can't be read."""
+        try:
+            resumes = await asyncio.to_thread(self._unfinished, start) if start.resumes else None
+            await asyncio.to_thread(agree, self.engine)
+        except OperationalError as error:
+            raise LedgerError(f"the ledger can't be read: {error.orig}") from None
+        return resumes
 
     def _unfinished(self, start: Start) -> str | None:
         with self.engine.connect() as connection:
