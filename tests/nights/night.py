@@ -277,7 +277,8 @@ class Driver:
                 notes.ended_at = self.world.now
 
     async def _work(self, host: SimulatedHost, flow_run: FlowRun, start: Start, notes: "RunNotes") -> Summary:
-        settings = self.place.settings_on(self.hosts[start.host % len(self.hosts)].name, dict(self.plan.settings))
+        changes = {} if self._is_morning else dict(self.plan.settings)
+        settings = self.place.settings_on(self.hosts[start.host % len(self.hosts)].name, changes)
         resumes = await self._found_out(start)
         options = RunOptions(
             limit=start.limit,
