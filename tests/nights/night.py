@@ -143,7 +143,7 @@ class Driver:
             processes=[self._story_of(process) for process in self.world.processes],
             runs=[notes.story() for notes in self.runs],
             committed_at={row_id: at[0] for kind in ("opened", "written") for row_id, at in times[kind].items()},
-            settled_at={row_id: at[0] for row_id, at in times["settled"].items()},
+            settled_at={row_id: at[-1] for row_id, at in times["settled"].items()},
             crashed_at=times["crashed"],
             refused_ids=frozenset(self._refused_ids()),
             left_suspended=frozenset(self._left_suspended()),
