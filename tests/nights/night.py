@@ -360,7 +360,7 @@ class Driver:
         async def work() -> None:
             try:
                 await asyncio.to_thread(compact, self.engine)
-            except DatabaseError as error:
+            except (DatabaseError, SQLAlchemyError) as error:
                 self.world.tell(f"compact refuses: {error}")
 
         self.world.start(f"compact {len(self.world.processes)}", self.hosts[0], work)
