@@ -11,10 +11,10 @@ from functools import partial
 from typing import Any
 
 from sqlalchemy import text
-from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.exc import OperationalError, SQLAlchemyError
 
 from db.clock import agree, now
-from db.database_errors import DatabaseError
+from db.database_errors import DatabaseError, LedgerError
 from db.ledger.spill import REFUSED_SUFFIX
 from db.machine import here, use
 from db.sources.spool import Spool
@@ -143,7 +143,7 @@ class Driver:
             processes=[self._story_of(process) for process in self.world.processes],
             runs=[notes.story() for notes in self.runs],
             committed_at={row_id: at[0] for kind in ("opened", "written") for row_id, at in times[kind].items()},
-            settled_at={row_id: at[0] for row_id, at in times["settled"].items()},
+            settled_at={row_id: at[-1] for row_id, at in times["settled"].items()},
             crashed_at=times["crashed"],
             refused_ids=frozenset(self._refused_ids()),
             left_suspended=frozenset(self._left_suspended()),
@@ -277,8 +277,9 @@ class Driver:
                 notes.ended_at = self.world.now
 
     async def _work(self, host: SimulatedHost, flow_run: FlowRun, start: Start, notes: "RunNotes") -> Summary:
-        settings = self.place.settings_on(self.hosts[start.host % len(self.hosts)].name, dict(self.plan.settings))
-        resumes = await asyncio.to_thread(self._unfinished, start) if start.resumes else None
+        changes = {} if self._is_morning else dict(self.plan.settings)
+        settings = self.place.settings_on(self.hosts[start.host % len(self.hosts)].name, changes)
+        resumes = await self._found_out(start)
         options = RunOptions(
             limit=start.limit,
             max_cost=start.max_cost,
@@ -291,7 +292,6 @@ class Driver:
         )
         assert self.world.current is not None
         client: Any = self.endpoint.client(self.world.current, settings.request_timeout_s)
-        await asyncio.to_thread(agree, self.engine)
         kept = Kept(Endpoint("sandbox", client, verified=False), self.engine)
         notes.settings = settings
         async with open_hosted_run(host, settings, options, kept=kept) as run:
@@ -307,6 +307,15 @@ class Driver:
             if len(STEPS[start.job]) > 1:
                 await run.generate("title", made)
             return run.summary()
+
+    async def _found_out(self, start: Start) -> str | None:
+        """Return the run that a start resumes; fails as a command does whose ledger can't be read."""
+        try:
+            resumes = await asyncio.to_thread(self._unfinished, start) if start.resumes else None
+            await asyncio.to_thread(agree, self.engine)
+        except OperationalError as error:
+            raise LedgerError(f"the ledger can't be read: {error.orig}") from None
+        return resumes
 
     def _unfinished(self, start: Start) -> str | None:
         with self.engine.connect() as connection:

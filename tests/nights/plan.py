@@ -7,7 +7,7 @@ import random
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from tests.nights.served.endpoint_faults import EndpointFault
+from tests.nights.served.endpoint_faults import EndpointFault, draw_faults
 
 JOBS = ("note", "titled", "reviewed")
 """A job of one step, one of two steps, and one that is suspended between them."""
@@ -116,6 +116,7 @@ def draw(seed: int) -> Night:
         hosts=hosts,
         starts=_starts(rng, hosts),
         events=_events(rng, hosts, shared=shared),
+        faults=draw_faults(rng, 60.0) if rng.random() < 0.35 else (),
         switches=_switches(rng),
         settings=_settings(rng),
         refused=tuple(sorted(rng.sample(range(3), k=rng.choice((0, 0, 0, 1))))),

@@ -17,6 +17,7 @@ from presswork.engine.resources import source_reads
 from presswork.settings import Settings
 from tests.nights.database import Ledger
 from tests.nights.inline import InlineReading
+from tests.nights.world import World
 
 NOTE = """---
 select: SELECT id, name FROM items ORDER BY id
@@ -109,6 +110,7 @@ def open_workplace() -> Iterator[Workplace]:
         gc.freeze()  # what is loaded now is never garbage: each night ends with a collection
         yield Workplace(folder, templates, Ledger(folder / "ledger.sqlite"), source, settings)
     finally:
+        World.collect()
         gc.unfreeze()
         gc.enable()
         patch.undo()
