@@ -11,7 +11,7 @@ from functools import partial
 from typing import Any
 
 from sqlalchemy import text
-from sqlalchemy.exc import OperationalError
+from sqlalchemy.exc import OperationalError, SQLAlchemyError
 
 from db.clock import agree, now
 from db.database_errors import DatabaseError, LedgerError
@@ -31,6 +31,7 @@ from presswork.report.summary import Summary
 from presswork.settings import Settings
 from sandbox.switches import Switches
 from tests.nights.database import Outage
+from tests.nights.helping import HelperServer
 from tests.nights.host import STEPS, FlowRun, LeavingError, SimulatedHost
 from tests.nights.plan import Event, Night, Start
 from tests.nights.promised.night_result import NightResult, ProcessStory, RunStory
@@ -108,6 +109,7 @@ class Driver:
         self.hosts = [self.world.host(name) for name in names]
         for host, skew in zip(self.hosts, plan.skews, strict=True):
             host.skew_s = skew
+        self.helpers = HelperServer(self.world, self.launch, plan.events, plan.hosts)
         place.begin(plan.records)
         self._troubles = self._outages()
         place.ledger.begin(self.world, self._troubles, [f"k{number}" for number in plan.refused])
@@ -255,13 +257,13 @@ class Driver:
         for tries_left in range(start.retries, -1, -1):
             notes = RunNotes(name, start, self.world.now, must_finish=must_finish)
             self.runs.append(notes)
-            host = SimulatedHost(self.world, flow_run, start.job, self._resume_later)
+            host = SimulatedHost(self.world, flow_run, start.job, self._resume_later, self.helpers.help)
             try:
                 notes.summary = await self._work(host, flow_run, start, notes)
             except LeavingError as error:
                 notes.error = f"left: {error}"
                 return
-            except (PressworkError, DatabaseError) as error:
+            except (PressworkError, DatabaseError, SQLAlchemyError) as error:
                 notes.error = f"{type(error).__name__}: {error}"
                 self.world.tell(f"{name} fails: {notes.error}")
                 if not tries_left or isinstance(error, RunEndedError):

@@ -66,7 +66,9 @@ def check_alive(evidence: Evidence) -> Iterator[Violation]:
             working = [
                 each
                 for each in evidence.stories_of(run_id)
-                if each.worker == "main" and each.began_at <= at and (each.ended_at is None or each.ended_at > at)
+                # Before, it opens the run: the one that crashed is the process from which it takes over.
+                if each.worker == "main" and each.began_at + night.slack_s <= at
+                if each.ended_at is None or each.ended_at > at
             ]
             for each in working:
                 since = at - night.lease_s - night.heartbeat_s
