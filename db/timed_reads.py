@@ -5,7 +5,7 @@ against one time limit. So all readers keep their plain signatures.
 """
 
 import sqlite3
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
@@ -102,12 +102,15 @@ def _keep(
         raw: Any = connection.connection.driver_connection
         raw.execute(f"SET LOCAL statement_timeout = {int(found.left_s * 1000) or 1}")
     # Not the compiled one: that may be an equal statement of before, with other values.
-    source = getattr(context, "invoked_statement", None)
-    found.keep(lambda: statement if source is None else _written(source, connection.dialect))
+    source, values = getattr(context, "invoked_statement", None), getattr(context, "compiled_parameters", None)
+    dialect = connection.dialect
+    found.keep(lambda: statement if source is None else _written(source, values[0] if values else {}, dialect))
 
 
-def _written(statement: ClauseElement, dialect: Dialect) -> str:
-    """Write a statement with its values as literals of this dialect."""
+def _written(statement: ClauseElement, values: Mapping[str, Any], dialect: Dialect) -> str:
+    """Write a statement with its values, and those of its parameters, as literals of this dialect."""
+    if values:
+        statement = statement.params(values)
     if dialect.name == "postgresql":
         # The driver's own parameters make SQLAlchemy double each percent sign, in values too.
         plain: Any = postgresql.dialect
