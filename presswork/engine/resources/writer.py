@@ -17,6 +17,7 @@ from typing import NoReturn, ParamSpec, Self, TypeVar
 from sqlalchemy import Engine
 from sqlalchemy.exc import SQLAlchemyError
 
+from db.clock import now
 from db.database_errors import LedgerError
 from db.ledger.refused_rows import RefusedRow, in_words
 from db.ledger.rows import (
@@ -266,6 +267,8 @@ class Writer:
         self._complaint = complaint
 
     async def _spill_it(self, batch: WriteBatch) -> NoReturn:
+        # It would look like sent before a crash, and the lease that settles the others knows only committed ones.
+        batch.end_unsent(now())
         self._spill = await self._keep(keep_batch, batch)
         complaint = self._complaint or "it was unavailable"
         raise LedgerAwayError(
