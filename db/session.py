@@ -214,10 +214,10 @@ def make_engine(url: URL, *, read_only: bool = False, connect_args: Mapping[str,
     return engine
 
 
-def rows_of(engine: Engine, statement: Executable) -> list[Row[Any]]:
-    """Return all rows that a statement selects, read in their own transaction."""
+def rows_of(engine: Engine, statement: Executable, values: Mapping[str, Any] | None = None) -> list[Row[Any]]:
+    """Return all rows that a statement selects for the values of its parameters, read in their own transaction."""
     with engine.connect() as connection:
-        return list(connection.execute(statement).all())
+        return list(connection.execute(statement, values).all())
 
 
 def in_parts(items: Sequence[str]) -> Iterator[Sequence[str]]:

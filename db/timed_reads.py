@@ -5,7 +5,7 @@ against one time limit. So all readers keep their plain signatures.
 """
 
 import sqlite3
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
@@ -29,9 +29,13 @@ _NOT_OURS = ("BEGIN", "SET LOCAL", "PRAGMA")
 
 @dataclass
 class TimedReading:
-    """The statements of one read, and the moment (monotonic_s) at which it must have ended."""
+    """The statements of one read, and the moment (monotonic_s) at which it must have ended.
+
+    `values` are those of the next statement's parameters.
+    """
 
     until: float
+    values: Mapping[str, Any] = field(default_factory=dict)
     _run: list[Callable[[], str]] = field(default_factory=list)
 
     @property
@@ -60,6 +64,7 @@ def open_reader(url: str) -> Engine:
     """Connect to a ledger that is only read; it is neither created nor checked, see ledger/connecting.py."""
     engine = make_engine(parse_url(url), read_only=True)
     event.listen(engine, "begin", _watch)
+    event.listen(engine, "before_execute", _keep_values)
     event.listen(engine, "before_cursor_execute", _keep)
     return engine
 
@@ -88,6 +93,12 @@ def _watch(connection: Connection) -> None:
         raw.set_progress_handler(None if found is None else lambda: found.is_over, _INSTRUCTIONS)
 
 
+def _keep_values(_connection: object, _source: object, _many: object, values: Mapping[str, Any], _how: object) -> None:
+    found = _current.get()
+    if found is not None:
+        found.values = values
+
+
 def _keep(
     connection: Connection, _cursor: object, statement: str, _parameters: object, context: Any, _many: object
 ) -> None:
@@ -102,12 +113,14 @@ def _keep(
         raw: Any = connection.connection.driver_connection
         raw.execute(f"SET LOCAL statement_timeout = {int(found.left_s * 1000) or 1}")
     # Not the compiled one: that may be an equal statement of before, with other values.
-    source = getattr(context, "invoked_statement", None)
-    found.keep(lambda: statement if source is None else _written(source, connection.dialect))
+    source, values, dialect = getattr(context, "invoked_statement", None), found.values, connection.dialect
+    found.keep(lambda: statement if source is None else _written(source, values, dialect))
 
 
-def _written(statement: ClauseElement, dialect: Dialect) -> str:
-    """Write a statement with its values as literals of this dialect."""
+def _written(statement: ClauseElement, values: Mapping[str, Any], dialect: Dialect) -> str:
+    """Write a statement with its values, and those of its parameters, as literals of this dialect."""
+    if values:
+        statement = statement.params(values)
     if dialect.name == "postgresql":
         # The driver's own parameters make SQLAlchemy double each percent sign, in values too.
         plain: Any = postgresql.dialect

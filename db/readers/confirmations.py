@@ -6,6 +6,7 @@ from typing import Any
 
 from sqlalchemy import Column, ColumnElement, Connection, Engine, Select, String, and_, cast, null, select
 
+from db.rollups.shard_runs import RUN_IDS
 from db.session import rows_of
 from db.tables import Generation, StandingContent, StoredRun, StoredStep, WorkingRow
 from db.words import CACHE, FAILED, LIVE, NOT_OVER, SKIPPED, SUCCEEDED
@@ -16,13 +17,13 @@ _NO_LEASE: Any = cast(null(), String).label("lease_id")
 _Column = Column[str | None]
 ConfirmedCounts = dict[str, Counter[tuple[str, str]]]
 """The number of confirmed records of each step, by status and origin; steps are in the order in which they began."""
+_STEPS = select(StoredStep.__table__).where(StoredStep.run_id.in_(RUN_IDS)).order_by(StoredStep.position)
 
 
 def count_confirmed(connection: Connection, run_ids: Sequence[str]) -> dict[str, ConfirmedCounts]:
     """Count the records that each run confirmed, by step; runs of earlier releases have no such counts."""
-    steps = select(StoredStep.__table__).where(StoredStep.run_id.in_(run_ids)).order_by(StoredStep.position)
     found: dict[str, ConfirmedCounts] = {run_id: {} for run_id in run_ids}
-    for step in connection.execute(steps):
+    for step in connection.execute(_STEPS, {"run_ids": run_ids}):
         found[step.run_id][step.step] = Counter(
             {
                 (SUCCEEDED, CACHE): step.unchanged,

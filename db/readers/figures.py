@@ -10,9 +10,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from datetime import date, datetime
 from decimal import Decimal
+from functools import cache
 from typing import Any
 
-from sqlalchemy import Engine, Row, case, func, select
+from sqlalchemy import Engine, Row, Select, bindparam, case, func, select
 
 from db.readers.confirmations import count_confirmed
 from db.readers.old_shards import requested_by_shards, with_shards
@@ -32,6 +33,7 @@ from db.rollups.attempt_sums import (
 )
 from db.rollups.grouped import added_up
 from db.rollups.savings import saved_by_step, was_pruned
+from db.rollups.shard_runs import RUN_IDS
 from db.session import rows_of
 from db.tables import Attempt, Generation, PromptCacheRollup, StoredRun, StoredStep
 from db.words import CACHE, CACHED, DONE, LIVE, NOT_OVER, SUCCEEDED
@@ -131,7 +133,23 @@ def usage(engine: Engine, run_id: str, *, step: str | None = None) -> TotalUsage
 
 def usage_of(engine: Engine, run_ids: Sequence[str], *, step: str | None = None) -> dict[str, TotalUsage]:
     """Add up the usage and cost of the attempts of each run and its shards, for one step or for all."""
-    members = with_shards(run_ids)
+    found = dict.fromkeys(run_ids, TotalUsage(cost_usd=Decimal(0)))
+    of_step = {} if step is None else {"of_step": step}
+    for row in rows_of(engine, _used(of_step=step is not None), {"run_ids": run_ids, **of_step}):
+        whole, cost, likely = row.whole, row.cost_usd, row.likely_usd
+        counts = {name: int(value) for name, value in row._asdict().items() if name in _COUNTS}
+        found[whole] = TotalUsage(
+            **counts,
+            # No sum and nothing unpriced means that nothing was spent.
+            cost_usd=None if cost is None and counts["unpriced"] else dollars_of(cost),
+            likely_usd=None if likely is None and counts["perhaps_billed"] else dollars_of(likely),
+        )
+    return found
+
+
+@cache
+def _used(*, of_step: bool) -> Select[Any]:
+    members = with_shards()
     statement = (
         select(
             members.c.whole,
@@ -149,20 +167,10 @@ def usage_of(engine: Engine, run_ids: Sequence[str], *, step: str | None = None)
         .join(Attempt, Attempt.run_id == members.c.member)
         .group_by(members.c.whole)
     )
-    if step is not None:
-        of_step = select(Generation.id).where(Generation.run_id.in_(select(members.c.member)), Generation.step == step)
-        statement = statement.where(Attempt.generation_id.in_(of_step))
-    found = dict.fromkeys(run_ids, TotalUsage(cost_usd=Decimal(0)))
-    for row in rows_of(engine, statement):
-        whole, cost, likely = row.whole, row.cost_usd, row.likely_usd
-        counts = {name: int(value) for name, value in row._asdict().items() if name in _COUNTS}
-        found[whole] = TotalUsage(
-            **counts,
-            # No sum and nothing unpriced means that nothing was spent.
-            cost_usd=None if cost is None and counts["unpriced"] else dollars_of(cost),
-            likely_usd=None if likely is None and counts["perhaps_billed"] else dollars_of(likely),
-        )
-    return found
+    if not of_step:
+        return statement
+    of_runs = (Generation.run_id.in_(select(members.c.member)), Generation.step == bindparam("of_step"))
+    return statement.where(Attempt.generation_id.in_(select(Generation.id).where(*of_runs)))
 
 
 def prompt_cache_use(engine: Engine, run_id: str) -> list[PromptCacheUse]:
@@ -170,11 +178,15 @@ def prompt_cache_use(engine: Engine, run_id: str) -> list[PromptCacheUse]:
 
     Requests that did neither are left out.
     """
-    members = select(with_shards([run_id]).c.member)
-    added = added_up(PromptCacheRollup, members).subquery()
+    return [cache_use_of(row) for row in rows_of(engine, _cached(), {"run_ids": [run_id]})]
+
+
+@cache
+def _cached() -> Select[Any]:
+    added = added_up(PromptCacheRollup, select(with_shards().c.member)).subquery()
     priced_by = [added.c[name] for name in PRICED_BY]
     sums = [total(added.c[name]).label(name) for name in CACHE_SUMS]
-    return [cache_use_of(row) for row in rows_of(engine, select(*priced_by, *sums).group_by(*priced_by))]
+    return select(*priced_by, *sums).group_by(*priced_by)
 
 
 def cache_use_of(row: Row[Any]) -> PromptCacheUse:
@@ -202,14 +214,19 @@ def cost_reused(engine: Engine, run_id: str) -> Decimal | None:
     """
     with engine.connect() as connection:
         is_open = connection.scalar(select(StoredRun.status).where(StoredRun.id == run_id)) in NOT_OVER
-        columns = (StoredStep.step, StoredStep.state, StoredStep.saved_usd, was_pruned().label("was_pruned"))
-        steps = connection.execute(select(*columns).where(StoredStep.run_id == run_id)).all()
+        steps = connection.execute(_saved(), {"of_run": run_id}).all()
         working = [each.step for each in steps if is_open and each.state != DONE and not each.was_pruned]
         known = [each.saved_usd for each in steps if each.step not in working and each.saved_usd is not None]
         if working:
-            now = connection.execute(saved_by_step(run_id, working))
+            now = connection.execute(saved_by_step(), {"of_run": run_id, "of_steps": working})
             known += [dollars_of(each.saved_e10) for each in now if each.saved_e10 is not None]
     return sum(known, Decimal(0)) if known else None
+
+
+@cache
+def _saved() -> Select[Any]:
+    columns = (StoredStep.step, StoredStep.state, StoredStep.saved_usd, was_pruned().label("was_pruned"))
+    return select(*columns).where(StoredStep.run_id == bindparam("of_run"))
 
 
 def count_generations(engine: Engine, run_id: str) -> list[StepCount]:
@@ -223,16 +240,10 @@ def count_generations(engine: Engine, run_id: str) -> list[StepCount]:
 
 def count_generations_of(engine: Engine, run_ids: Sequence[str]) -> dict[str, list[StepCount]]:
     """Count the generations of each run, as `count_generations` does."""
-    alike = (Generation.run_id, Generation.step, Generation.status, Generation.origin)
-    counted = (
-        select(*alike, func.count())
-        .where(Generation.run_id.in_(run_ids), Generation.replaced_by == "")
-        .group_by(*alike)
-        .order_by(func.min(Generation.id))
-    )
+    of_runs = {"run_ids": run_ids}
     with engine.connect() as connection:
-        lines = [tuple(row) for row in connection.execute(counted)]
-        by_shards = {tuple(line): count for *line, count in connection.execute(requested_by_shards(run_ids))}
+        lines = [tuple(row) for row in connection.execute(_counted(), of_runs)]
+        by_shards = {tuple(line): count for *line, count in connection.execute(requested_by_shards(), of_runs)}
         confirmed = count_confirmed(connection, run_ids)
     # Steps of earlier releases have no counts; they follow in the order of their first generations.
     found = {run_id: {step: Counter[tuple[str, str]]() for step in confirmed[run_id]} for run_id in run_ids}
@@ -248,6 +259,17 @@ def count_generations_of(engine: Engine, run_ids: Sequence[str]) -> dict[str, li
         ]
         for run_id, steps in found.items()
     }
+
+
+@cache
+def _counted() -> Select[Any]:
+    alike = (Generation.run_id, Generation.step, Generation.status, Generation.origin)
+    return (
+        select(*alike, func.count())
+        .where(Generation.run_id.in_(RUN_IDS), Generation.replaced_by == "")
+        .group_by(*alike)
+        .order_by(func.min(Generation.id))
+    )
 
 
 def find_run(engine: Engine, run_id: str) -> RunLine | None:

@@ -3,12 +3,12 @@
 A run's figures include its shards. Today's helpers write rows of the run itself, so today's runs have no shards here.
 """
 
-from collections.abc import Sequence
+from functools import cache
 
 from sqlalchemy import Engine, Select, Subquery, func, select, union_all
 
 from db.columns import aliased
-from db.rollups.shard_runs import is_shard_of, shards_in
+from db.rollups.shard_runs import RUN_IDS, is_shard_of, shards_in
 from db.session import rows_of
 from db.tables import Generation, StoredRun
 
@@ -22,19 +22,21 @@ def shards_of(engine: Engine, run_id: str) -> list[str]:
     return [run.member for run in rows_of(engine, select(pairs.c.member).order_by(pairs.c.member))]
 
 
-def with_shards(run_ids: Sequence[str]) -> Subquery:
-    """Select runs and their shards as `whole` and `member`; each run is also a member of itself."""
-    own = select(StoredRun.id.label("whole"), StoredRun.id.label("member")).where(StoredRun.id.in_(run_ids))
-    return union_all(own, shards_in(run_ids)).subquery()
+@cache
+def with_shards() -> Subquery:
+    """Select the runs RUN_IDS and their shards as `whole` and `member`; each run is also a member of itself."""
+    own = select(StoredRun.id.label("whole"), StoredRun.id.label("member")).where(StoredRun.id.in_(RUN_IDS))
+    return union_all(own, shards_in(RUN_IDS)).subquery()
 
 
-def requested_by_shards(run_ids: Sequence[str]) -> Select[tuple[str, str, str, str, int]]:
-    """Count a run's generations whose text one of its shards requested, by run, step, status and origin."""
+@cache
+def requested_by_shards() -> Select[tuple[str, str, str, str, int]]:
+    """Count the generations of RUN_IDS whose text one of their shards requested, by run, step, status and origin."""
     alike = (Generation.run_id, Generation.step, Generation.status, Generation.origin)
     whole, parent, shard = aliased(StoredRun), aliased(StoredRun), aliased(StoredRun)
     source = aliased(Generation)
     # Only for runs that have shards; the others need no join.
-    with_any = select(shards_in(run_ids).subquery().c.whole)
+    with_any = select(shards_in(RUN_IDS).subquery().c.whole)
     # Duplicates of a prompt were requested once.
     return (
         select(*alike, func.count(Generation.source_generation_id.distinct()))

@@ -12,9 +12,24 @@ A run with a row in `rolled_up` counts by its rollups, all others by live sums. 
 
 from collections.abc import Iterable
 from datetime import timedelta
+from functools import cache
 from math import inf
+from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, Engine, Select, and_, delete, func, insert, or_, select
+from sqlalchemy import (
+    ColumnElement,
+    Connection,
+    Engine,
+    Executable,
+    Select,
+    and_,
+    bindparam,
+    delete,
+    func,
+    insert,
+    or_,
+    select,
+)
 
 from db.clock import now
 from db.columns import aliased
@@ -29,6 +44,14 @@ KEPT_FOR = timedelta(days=7)
 """How long a suspended or crashed run is kept ready to be resumed, with its working rows: as long as its spools."""
 _LEASED = select(StoredLease.id).where(StoredLease.run_id == StoredRun.id).exists()
 _MARKED = select(RolledUp.run_id).where(RolledUp.run_id == StoredRun.id).exists()
+_HAS_ENDED: ColumnElement[bool] = or_(
+    StoredRun.status.not_in((RUNNING, SUSPENDED)),
+    and_(StoredRun.status == SUSPENDED, func.coalesce(StoredRun.due_at, StoredRun.alive_until) < bindparam("long_ago")),
+)
+"""Selects the runs that have ended, and the suspended ones that were due too long ago."""
+_RUN: Any = bindparam("of_run")
+_TAKE_MARK = delete(RolledUp).where(RolledUp.run_id == _RUN)
+_MARK = insert(RolledUp)
 
 
 def unmarked(**alike: str | None) -> Select[tuple[str]]:
@@ -52,7 +75,7 @@ def unmark(connection: Connection, run_ids: Iterable[str]) -> None:
 
 def take_mark(connection: Connection, run_id: str) -> None:
     """Take the mark of one run away; the caller holds the run's lock."""
-    connection.execute(delete(RolledUp).where(RolledUp.run_id == run_id))
+    connection.execute(_TAKE_MARK, {"of_run": run_id})
 
 
 def roll_up(connection: Connection, run_id: str) -> None:
@@ -61,11 +84,20 @@ def roll_up(connection: Connection, run_id: str) -> None:
     The run must have no lease.
     """
     take_mark(connection, run_id)
+    for statement in _rollups():
+        connection.execute(statement, {"of_run": run_id})
+    connection.execute(_MARK, {"run_id": run_id, "rolled_up_at": now()})
+
+
+@cache
+def _rollups() -> tuple[Executable, ...]:
+    """Make the statements that write the rollups of the run `of_run` in place of those that it has."""
+    made: list[Executable] = []
     for rollup in ROLLUPS:
-        connection.execute(delete(rollup).where(rollup.__table__.c.run_id == run_id))
         names = [column.name for column in rollup.__table__.c]
-        connection.execute(insert(rollup).from_select(names, added_up(rollup, [run_id])))
-    connection.execute(insert(RolledUp).values(run_id=run_id, rolled_up_at=now()))
+        made.append(delete(rollup).where(rollup.__table__.c.run_id == _RUN))
+        made.append(insert(rollup).from_select(names, added_up(rollup, [_RUN])))
+    return tuple(made)
 
 
 def roll_up_ended(engine: Engine, within_s: float = inf) -> int:
@@ -76,9 +108,8 @@ def roll_up_ended(engine: Engine, within_s: float = inf) -> int:
     call.
     """
     until = monotonic_s() + within_s
-    due = select(StoredRun.id).where(StoredRun.id.in_(unmarked()), _has_ended(), ~_LEASED).order_by(StoredRun.id)
     with engine.connect() as connection:
-        found = list(connection.scalars(due))
+        found = list(connection.scalars(_due(), {"long_ago": now() - KEPT_FOR}))
     return sum(_roll_up_if_due(engine, run_id) for run_id in found if monotonic_s() < until)
 
 
@@ -88,8 +119,8 @@ def _roll_up_if_due(engine: Engine, run_id: str) -> bool:
         locked = select(StoredRun.status).where(StoredRun.id == run_id).with_for_update(key_share=True)
         connection.execute(locked)
         # Read after the lock: another process may have resumed the run or rolled it up meanwhile.
-        its_row = select(StoredRun.status).where(StoredRun.id == run_id, _has_ended(), ~_LEASED, ~_MARKED)
-        status = connection.scalar(its_row)
+        its_row = select(StoredRun.status).where(StoredRun.id == run_id, _HAS_ENDED, ~_LEASED, ~_MARKED)
+        status = connection.scalar(its_row, {"long_ago": now() - KEPT_FOR})
         if status is None:
             return False
         if status in {CRASHED, SUSPENDED}:
@@ -99,8 +130,6 @@ def _roll_up_if_due(engine: Engine, run_id: str) -> bool:
         return True
 
 
-def _has_ended() -> ColumnElement[bool]:
-    """Select the runs that have ended, and the suspended ones that were due too long ago."""
-    due = func.coalesce(StoredRun.due_at, StoredRun.alive_until)
-    given_up = and_(StoredRun.status == SUSPENDED, due < now() - KEPT_FOR)
-    return or_(StoredRun.status.not_in((RUNNING, SUSPENDED)), given_up)
+@cache
+def _due() -> Select[tuple[str]]:
+    return select(StoredRun.id).where(StoredRun.id.in_(unmarked()), _HAS_ENDED, ~_LEASED).order_by(StoredRun.id)

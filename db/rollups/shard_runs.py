@@ -1,16 +1,18 @@
 """Shards of earlier releases, in which each shard was a separate run that counts in the run that started it."""
 
-from collections.abc import Sequence
 from typing import Any
 
-from sqlalchemy import ColumnElement, Select, or_, select
+from sqlalchemy import ColumnElement, Select, bindparam, or_, select
 
 from db.columns import aliased
 from db.tables import StoredRun
 
+RUN_IDS: Any = bindparam("run_ids", expanding=True)
+"""The runs for which a statement that is made once is executed."""
 
-def shards_in(run_ids: Sequence[str]) -> Select[tuple[str, str]]:
-    """Select the shards of runs, as `whole` and `member`."""
+
+def shards_in(run_ids: Any) -> Select[tuple[str, str]]:
+    """Select the shards of runs, as `whole` and `member`; `run_ids` are a sequence, or the parameter for one."""
     whole, parent, shard = aliased(StoredRun), aliased(StoredRun), aliased(StoredRun)
     pairs = select(whole.id.label("whole"), shard.id.label("member"))
     return pairs.where(whole.id.in_(run_ids), *is_shard_of(whole, parent, shard))

@@ -1,7 +1,8 @@
-"""Make the statements of a commit once: making them for each commit would take longer than executing them.
+"""Make statements once: making them for each run, step and commit would take longer than executing them.
 
-SQLAlchemy's cache keeps no statement with ON CONFLICT, and compiles it at each execution. As text with typed parameters
-it is cached like any other.
+A cached function makes such a statement, by what varies in its text. What else varies is a parameter. SQLAlchemy's
+cache keeps no statement with ON CONFLICT, and compiles it at each execution. As text with typed parameters it is cached
+like any other.
 """
 
 import json

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import pytest
-from sqlalchemy import Engine, text
+from sqlalchemy import BindParameter, Engine, Text, bindparam, column, select, table, text
 
 from db.database_errors import TooSlowError
 from db.timed_reads import open_reader, reading
+
+NAMES: BindParameter[str] = bindparam("names", expanding=True)
 
 
 def test_statements_of_one_transaction_share_the_time_limit(new_postgres: str) -> None:
@@ -43,3 +45,18 @@ def test_streamed_rows_are_read_within_the_limit(new_postgres: str) -> None:
             assert [row[0] for row in rows] == list(range(1, 26))
     finally:
         reader.dispose()
+
+
+def test_statement_that_is_made_once_is_shown_with_the_values_of_this_read(sqlite_ledger_url: str) -> None:
+    statement = select(column("name", Text)).select_from(table("sqlite_master")).where(column("name", Text).in_(NAMES))
+    statement = statement.where(column("type", Text) == bindparam("kind"))
+    reader = open_reader(sqlite_ledger_url)
+    try:
+        with reading() as found, reader.connect() as connection:
+            for names in (["runs", "it's"], ["attempts"]):
+                connection.execute(statement, {"names": names, "kind": "table"})
+    finally:
+        reader.dispose()
+    written = [" ".join(each.split()) for each in found.statements()]
+    shown = "SELECT name FROM sqlite_master WHERE name IN ({}) AND type = 'table'"
+    assert written == [shown.format("'runs', 'it''s'"), shown.format("'attempts'")]

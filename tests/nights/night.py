@@ -36,6 +36,7 @@ from tests.nights.host import STEPS, FlowRun, LeavingError, SimulatedHost
 from tests.nights.plan import Event, Night, Start
 from tests.nights.promised.night_result import NightResult, ProcessStory, RunStory
 from tests.nights.served.endpoint import SimulatedEndpoint
+from tests.nights.served.spoilt_replies import KEY
 from tests.nights.workplace import Workplace
 from tests.nights.world import SimulatedProcess, World
 
@@ -148,6 +149,8 @@ class Driver:
             refused_ids=frozenset(self._refused_ids()),
             left_suspended=frozenset(self._left_suspended()),
             output_classes={"note": SubjectLine, "title": SubjectLine},
+            secrets=(KEY,),
+            marks={"note": lambda record: str(record["name"])},
             spill_folders=self.place.spill_folders(),
             commit_interval_s=self._setting("commit_interval_s"),
             request_timeout_s=self._setting("request_timeout_s"),
@@ -357,7 +360,7 @@ class Driver:
         async def work() -> None:
             try:
                 await asyncio.to_thread(compact, self.engine)
-            except DatabaseError as error:
+            except (DatabaseError, SQLAlchemyError) as error:
                 self.world.tell(f"compact refuses: {error}")
 
         self.world.start(f"compact {len(self.world.processes)}", self.hosts[0], work)

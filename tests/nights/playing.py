@@ -3,13 +3,13 @@
 import logging
 import random
 import sqlite3
-import time
 import traceback
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 
+from db.machine import monotonic_s
 from tests.nights.happenings import count_happenings
 from tests.nights.night import Driver
 from tests.nights.plan import Night
@@ -64,7 +64,7 @@ class Outcome:
 
 def play(plan: Night, place: Workplace, *, with_dump: bool = False) -> Outcome:
     """Carry out a plan, check the promises and close the night; an error of the driver counts as a violation."""
-    began = time.perf_counter()
+    began = monotonic_s()
     driver = Driver(plan, place)
     violations: list[Violation] = []
     error: str | None = None
@@ -88,7 +88,7 @@ def play(plan: Night, place: Workplace, *, with_dump: bool = False) -> Outcome:
         story=tuple(driver.world.story),
         error=error,
         simulated_s=driver.world.now,
-        took_s=time.perf_counter() - began,
+        took_s=monotonic_s() - began,
         happenings=happenings,
         dump=dump,
     )

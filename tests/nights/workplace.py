@@ -108,7 +108,9 @@ def open_workplace() -> Iterator[Workplace]:
         gc.collect()
         gc.disable()
         gc.freeze()  # what is loaded now is never garbage: each night ends with a collection
-        yield Workplace(folder, templates, Ledger(folder / "ledger.sqlite"), source, settings)
+        ledger = Ledger(folder / "ledger.sqlite")
+        yield Workplace(folder, templates, ledger, source, settings)
+        ledger.world = None
     finally:
         World.collect()
         gc.unfreeze()
