@@ -99,9 +99,9 @@ def keep_up_with(newest_ids: Iterable[str | None]) -> None:
     newest_s = max(_seconds_of(each or "") for each in newest_ids)
     if here().ledger_clock.keep_up_with(newest_s):
         _log.warning(
-            "The ledger's newest row is of %s, but the machine's clock shows %s. Set the clock if it is wrong. If it is "
-            "right, it was wrong when that row was written: new content replaces the content of such rows only after "
-            "that time. To replace it earlier, restore a backup of the ledger from before.",
+            "The ledger's newest row is of %s, but the machine's clock shows %s. If the clock is wrong, set it. If it "
+            "is right, it was wrong when that row was written: content of such rows is replaced by new content only "
+            "after that time. To replace it earlier, restore an older backup of the ledger.",
             datetime.fromtimestamp(newest_s, UTC).isoformat(" ", "minutes"),
             utc_now().isoformat(" ", "minutes"),
         )
