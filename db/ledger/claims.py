@@ -1,24 +1,29 @@
 """Claim prompts before they are requested, so that two active runs do not pay for the same answer.
 
-A claim is released in the commit of its prompt's outcome. Its owner is a lease (leases.py): if that has expired or
-ended, the next process that wants the prompt takes the claim over.
+A claim is released in the commit of its prompt's outcome. Its owner is a lease (leases.py): if that has expired, the
+next process that wants the prompt takes the claim over. When a lease ends, its claims end with it.
 """
 
 from collections.abc import Iterable, Sequence
 from datetime import timedelta
+from functools import cache
 
-from sqlalchemy import Connection, Engine, bindparam, delete, select
+from sqlalchemy import Connection, Engine, Executable, bindparam, delete, select
 
 from db.clock import now
 from db.ledger import leases
 from db.session import begin_write, in_parts
-from db.tables import Claim, insert_missing
+from db.tables import Claim, StoredLease, insert_missing
+from db.tables.prepared import prepared
 
 _release = delete(Claim).where(Claim.prompt_hash == bindparam("claimed"), Claim.owner == bindparam("by"))
 
 
 def take(engine: Engine, owner: str, hashes: Iterable[str]) -> set[str]:
-    """Claim prompts for the lease `owner`, also from expired leases; return those that it owns now."""
+    """Claim prompts for the lease `owner`, also from expired leases; return those that it owns now.
+
+    A lease that has ended claims nothing: nobody would release the claims of a process that has just been superseded.
+    """
     # Always in the same order, so that two processes that claim the same prompts can't deadlock.
     wanted = sorted(set(hashes))
     if not wanted:
@@ -42,10 +47,23 @@ def _claim(connection: Connection, owner: str, wanted: Sequence[str]) -> dict[st
     """Claim the prompts that have no owner; return the current owner of each prompt."""
     # Only the owner's lease decides. The column records when that would have expired at the time of the claim.
     until = now() + timedelta(seconds=leases.LEASE_S)
-    rows = [{"prompt_hash": wish, "owner": owner, "expires_at": until} for wish in wanted]
-    connection.execute(insert_missing(Claim.__tablename__, connection.dialect.name), rows)
+    rows = [{"wish": wish, "by": owner, "until": until} for wish in wanted]
+    connection.execute(_insert(connection.dialect.name), rows)
     owners: dict[str, str] = {}
     for part in in_parts(wanted):
         found = select(Claim.prompt_hash, Claim.owner).where(Claim.prompt_hash.in_(part))
         owners |= {row.prompt_hash: row.owner for row in connection.execute(found)}
     return owners
+
+
+@cache
+def _insert(dialect: str) -> Executable:
+    # The lock keeps the lease from being ended between this statement and the commit, but not from being renewed.
+    of_lease = select(
+        bindparam("wish", type_=Claim.prompt_hash.type), StoredLease.id, bindparam("until", type_=Claim.expires_at.type)
+    )
+    of_lease = of_lease.where(StoredLease.id == bindparam("by")).with_for_update(read=True, key_share=True)
+    return prepared(
+        insert_missing(Claim.__tablename__, dialect).from_select(["prompt_hash", "owner", "expires_at"], of_lease),
+        dialect,
+    )

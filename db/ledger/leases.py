@@ -15,7 +15,7 @@ from typing import Any
 
 from sqlalchemy import ColumnElement, Connection, Engine, and_, delete, insert, or_, select, update
 
-from db.clock import database_time, is_shared, now
+from db.clock import NEWEST_IDS, database_time, is_shared, keep_up_with, now
 from db.database_errors import DatabaseError
 from db.identity import fate_of, this_process
 from db.machine import boot_time_s, here
@@ -130,9 +130,10 @@ def end(connection: Connection, lease: Lease, error_type: str = NOT_SENT) -> boo
 
     Its open attempts are settled as `error_type`. If the lease may be gone already, the caller holds the run's lock.
     """
+    # First the lease: this waits for a transaction in which it claims prompts.
+    was_there = bool(connection.execute(delete(StoredLease).where(StoredLease.id == lease.id)).rowcount)
     changed = settle_open(connection, lease, error_type)
     release_holdings(connection, lease)
-    was_there = bool(connection.execute(delete(StoredLease).where(StoredLease.id == lease.id)).rowcount)
     if changed and not was_there:
         take_mark(connection, lease.run_id)
     return was_there
@@ -195,7 +196,10 @@ def free_records(connection: Connection, lease: Lease) -> None:
 
 
 def renew_in(connection: Connection, lease: Lease) -> None:
-    """Renew a lease for LEASE_S from now, in an open transaction; raises LeaseLostError if it is lost."""
+    """Renew a lease for LEASE_S from now, in an open transaction, and measure the ledger's clock.
+
+    Raises LeaseLostError if it is lost.
+    """
     sent, shared = boot_time_s(), is_shared(connection)
     until: Mapping[str, Any] = {
         "alive_until": now() + timedelta(seconds=LEASE_S),
@@ -204,13 +208,16 @@ def renew_in(connection: Connection, lease: Lease) -> None:
     }
     if shared:
         until = {"alive_until": database_time(LEASE_S)}
-    renewed = connection.scalar(
-        update(StoredLease).where(*_held(lease)).values(until).returning(StoredLease.alive_until)
-    )
+    # Read with the renewal, because a statement of its own would cost another wait for the ledger.
+    ids = () if shared else NEWEST_IDS
+    renew = update(StoredLease).where(*_held(lease)).values(until).returning(StoredLease.alive_until, *ids)
+    renewed = connection.execute(renew).one_or_none()
     if renewed is None:
         raise _lost(lease)
     if shared:
-        here().ledger_clock.set(renewed - timedelta(seconds=LEASE_S), sent, boot_time_s() - sent)
+        here().ledger_clock.set(renewed.alive_until - timedelta(seconds=LEASE_S), sent, boot_time_s() - sent)
+    else:
+        keep_up_with(renewed[1:])
 
 
 def lock_run(connection: Connection, run_id: str) -> str:

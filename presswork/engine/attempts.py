@@ -105,7 +105,7 @@ def _settled_row(attempt_id: str, settled: Settled) -> SettledRow:
             told |= {name: getattr(answer.usage, name) for name in _USED}
     row = SettledRow(
         attempt_id=attempt_id,
-        ended_at=now(),  # the same clock as `started_at`
+        ended_at=settled.ended_at,
         latency_ms=settled.latency_ms,
         error_type=settled.error_type,
         validation_errors=[{"where": fault.where, "what": fault.what} for fault in settled.faults] or None,

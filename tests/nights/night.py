@@ -98,7 +98,7 @@ class Driver:
 
     def __init__(self, plan: Night, place: Workplace) -> None:
         self.plan, self.place = plan, place
-        self.world = World(plan.seed)
+        self.world = World(plan.seed, str(place.folder))
         self._machine = here()
         self.flow_runs: list[FlowRun] = []
         self.owners: dict[str, FlowRun] = {}

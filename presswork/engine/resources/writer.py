@@ -229,14 +229,15 @@ class Writer:
 
     async def _patiently(self, work: Callable[[], Awaitable[T]]) -> T:
         # Counted from the first failure: a process that slept during a commit has not waited yet.
-        began, pause = 0.0, FIRST_PAUSE_S
+        began: float | None = None
+        pause = FIRST_PAUSE_S
         while True:
             try:
                 done = await work()
             except Exception as error:
                 if not is_unavailable(error):
                     raise
-                began = began or monotonic_s()
+                began = monotonic_s() if began is None else began
                 self._report_unavailable(reason_of(error, self._engine.url))
                 if self._spill is not None or monotonic_s() - began + pause > self._patience_s:
                     raise LedgerAwayError(
