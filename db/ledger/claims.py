@@ -18,12 +18,16 @@ _release = delete(Claim).where(Claim.prompt_hash == bindparam("claimed"), Claim.
 
 
 def take(engine: Engine, owner: str, hashes: Iterable[str]) -> set[str]:
-    """Claim prompts for the lease `owner`, also from expired leases; return those that it owns now."""
+    """Claim prompts for the lease `owner`, also from expired leases; return those that it owns now.
+
+    Raises LeaseLostError if that lease has ended: nothing would release its claims.
+    """
     # Always in the same order, so that two processes that claim the same prompts can't deadlock.
     wanted = sorted(set(hashes))
     if not wanted:
         return set()
     with begin_write(engine) as connection:
+        leases.check_is_there(connection, owner)
         owners = _claim(connection, owner, wanted)
         of_others = [wish for wish in wanted if owners.get(wish) != owner]
         if of_others:

@@ -138,6 +138,23 @@ async def test_run_that_is_superseded_keeps_what_it_paid_for_and_stops(
         await held.ready(ONE)
 
 
+def test_run_that_is_superseded_claims_nothing_more(book: Book, held: HeldLease, ledger: Engine) -> None:
+    take_up(ledger, book.run_id, new_id())
+    assert held.take({ONE}) == set()
+    assert "another process" in str(held.superseded_by)
+    with ledger.connect() as connection:
+        assert connection.exec_driver_sql("SELECT count(*) FROM claims").scalar() == 0
+
+
+def test_run_whose_lease_has_run_out_takes_it_back_before_it_claims(
+    book: Book, held: HeldLease, ledger: Engine
+) -> None:
+    run_out(ledger, book.lease.id)
+    leases.end_lapsed(ledger, except_lease="")
+    assert held.take({ONE}) == {ONE}
+    assert status_of(ledger, book.lease) == ("running", False, 2)
+
+
 async def test_run_that_is_superseded_stops_at_its_next_request(
     book: Book, held: HeldLease, ledger: Engine, writer: Writer, stopped: list[str]
 ) -> None:
