@@ -1,20 +1,18 @@
 """Claim prompts before they are requested, so that two active runs do not pay for the same answer.
 
-A claim is released in the commit of its prompt's outcome. Its owner is a lease (leases.py): if that has expired, the
-next process that wants the prompt takes the claim over. When a lease ends, its claims end with it.
+A claim is released in the commit of its prompt's outcome. Its owner is a lease (leases.py): if that has expired or
+ended, the next process that wants the prompt takes the claim over.
 """
 
 from collections.abc import Iterable, Sequence
 from datetime import timedelta
-from functools import cache
 
-from sqlalchemy import Connection, Engine, Executable, bindparam, delete, select
+from sqlalchemy import Connection, Engine, bindparam, delete, select
 
 from db.clock import now
 from db.ledger import leases
 from db.session import begin_write, in_parts
-from db.tables import Claim, StoredLease, insert_missing
-from db.tables.prepared import prepared
+from db.tables import Claim, insert_missing
 
 _release = delete(Claim).where(Claim.prompt_hash == bindparam("claimed"), Claim.owner == bindparam("by"))
 
@@ -22,13 +20,14 @@ _release = delete(Claim).where(Claim.prompt_hash == bindparam("claimed"), Claim.
 def take(engine: Engine, owner: str, hashes: Iterable[str]) -> set[str]:
     """Claim prompts for the lease `owner`, also from expired leases; return those that it owns now.
 
-    A lease that has ended claims nothing: nobody would release the claims of a process that has just been superseded.
+    Raises LeaseLostError if that lease has ended: nothing would release its claims.
     """
     # Always in the same order, so that two processes that claim the same prompts can't deadlock.
     wanted = sorted(set(hashes))
     if not wanted:
         return set()
     with begin_write(engine) as connection:
+        leases.check_is_there(connection, owner)
         owners = _claim(connection, owner, wanted)
         of_others = [wish for wish in wanted if owners.get(wish) != owner]
         if of_others:
@@ -47,23 +46,10 @@ def _claim(connection: Connection, owner: str, wanted: Sequence[str]) -> dict[st
     """Claim the prompts that have no owner; return the current owner of each prompt."""
     # Only the owner's lease decides. The column records when that would have expired at the time of the claim.
     until = now() + timedelta(seconds=leases.LEASE_S)
-    rows = [{"wish": wish, "by": owner, "until": until} for wish in wanted]
-    connection.execute(_insert(connection.dialect.name), rows)
+    rows = [{"prompt_hash": wish, "owner": owner, "expires_at": until} for wish in wanted]
+    connection.execute(insert_missing(Claim.__tablename__, connection.dialect.name), rows)
     owners: dict[str, str] = {}
     for part in in_parts(wanted):
         found = select(Claim.prompt_hash, Claim.owner).where(Claim.prompt_hash.in_(part))
         owners |= {row.prompt_hash: row.owner for row in connection.execute(found)}
     return owners
-
-
-@cache
-def _insert(dialect: str) -> Executable:
-    # The lock keeps the lease from being ended between this statement and the commit, but not from being renewed.
-    of_lease = select(
-        bindparam("wish", type_=Claim.prompt_hash.type), StoredLease.id, bindparam("until", type_=Claim.expires_at.type)
-    )
-    of_lease = of_lease.where(StoredLease.id == bindparam("by")).with_for_update(read=True, key_share=True)
-    return prepared(
-        insert_missing(Claim.__tablename__, dialect).from_select(["prompt_hash", "owner", "expires_at"], of_lease),
-        dialect,
-    )

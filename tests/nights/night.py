@@ -146,6 +146,7 @@ class Driver:
             committed_at={row_id: at[0] for kind in ("opened", "written") for row_id, at in times[kind].items()},
             settled_at={row_id: at[-1] for row_id, at in times["settled"].items()},
             crashed_at=times["crashed"],
+            taken_at=times["taken"],
             refused_ids=frozenset(self._refused_ids()),
             left_suspended=frozenset(self._left_suspended()),
             output_classes={"note": SubjectLine, "title": SubjectLine},

@@ -118,8 +118,16 @@ class HeldLease:
             end(self._lease)
 
     def take(self, hashes: Iterable[str]) -> set[str]:
-        """Claim prompts; returns those that this run now holds (in the writer's thread)."""
-        owned = claims.take(self._ledger, self.id, hashes)
+        """Claim prompts; returns those that this run now holds (in the writer's thread).
+
+        It holds none if another process continues its work.
+        """
+        wanted = tuple(hashes)
+        try:
+            owned = claims.take(self._ledger, self.id, wanted)
+        except leases.LeaseLostError:
+            self._return()
+            owned = set() if self.superseded_by is not None else claims.take(self._ledger, self.id, wanted)
         self._claimed |= owned
         self._lost -= owned
         return owned
