@@ -14,8 +14,10 @@ from typing import Any
 from sqlalchemy import ColumnElement, Connection, Executable, bindparam, select, update
 
 from db.ledger.rows import GenerationRow
-from db.tables import Generation, WorkingRow
+from db.session import among
+from db.tables import Generation, StandingContent, StoredRun, WorkingRow
 from db.tables.prepared import among_those, one_value
+from db.words import CRASHED
 
 
 @dataclass
@@ -51,6 +53,34 @@ def mark_replaced(connection: Connection, generations: Sequence[GenerationRow]) 
                 replaced[there.counts.id], there.counts = row.id, row
         _replace(connection, {older: newer for older, newer in replaced.items() if older in counting})
     return [replace(row, replaced_by=replaced[row.id]) if row.id in replaced else row for row in generations]
+
+
+def replaced_by_confirmed(connection: Connection, generations: Sequence[GenerationRow]) -> dict[str, str]:
+    """Return which generations come after their run has closed and had confirmed the record: by id, what it confirmed.
+
+    They come from a process whose run another process has ended. The run has counted these records, so they don't.
+    """
+    found: dict[str, str] = {}
+    for run_id, step, rows in by_step(generations):
+        run = connection.execute(select(StoredRun.__table__).where(StoredRun.id == run_id)).one()
+        if run.ended_at is None or run.status == CRASHED:
+            continue
+        c = StandingContent
+        place = (c.flow == run.flow, c.step == step, c.endpoint == run.endpoint, c.confirmed_run_id == run_id)
+        keys = among(c.record_key, [row.record_key for row in rows], connection.dialect.name)
+        confirmed = {
+            row.record_key: row.generation_id
+            for row in connection.execute(select(c.record_key, c.generation_id).where(*place, keys))
+        }
+        own = {
+            row.record_key
+            for row in connection.execute(
+                _outcomes_of(connection.dialect.name),
+                step_parameters(run_id, step, sorted(confirmed), connection.dialect.name),
+            )
+        }
+        found |= {row.id: confirmed[row.record_key] for row in rows if row.record_key in confirmed.keys() - own}
+    return {late: standing for late, standing in found.items() if standing}
 
 
 def _outcomes(connection: Connection, run_id: str, step: str, keys: Sequence[str]) -> dict[str, _Outcomes]:

@@ -6,15 +6,16 @@ attempts) is append-only, with two exceptions: an attempt is updated once when i
 its confirmation counts and its successor. lifecycle.py begins and ends runs.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 
 from sqlalchemy import Connection, Engine, Executable, bindparam, or_, select, update
 
 from db.ledger import claims, leases, standing
 from db.ledger.refused_rows import RefusalFinder, RefusedRow, is_refusal, storable
-from db.ledger.replacing import mark_replaced
-from db.ledger.rows import PARTS, Row, SettledRow, TemplateRow, WriteBatch, names_of, values_of
+from db.ledger.replacing import mark_replaced, replaced_by_confirmed
+from db.ledger.rows import PARTS, GenerationRow, Row, SettledRow, TemplateRow, WriteBatch, names_of, values_of
 from db.rollups.marks import unmark
 from db.session import begin_write, in_parts
 from db.tables import Attempt, missing_rows
@@ -53,24 +54,34 @@ def write(
 
 def _commit(engine: Engine, batch: WriteBatch, lease: leases.Lease | None, finder: RefusalFinder | None = None) -> None:
     put = partial(_put_accepted, finder) if finder else _put
+    late: dict[str, str] = {}
     with begin_write(engine) as connection:
         if lease is None:
             unmark(connection, _runs_of(connection, batch))
+            late = replaced_by_confirmed(connection, batch.generations)
         else:
             # A run with a lease has no mark, so this path needs no statement for it.
             leases.check(connection, lease)
         for part, rows in batch.parts():
             if rows and part != "confirmed":
                 statement = _statement(PARTS[part], connection.dialect.name)
-                own = mark_replaced(connection, batch.generations) if part == "generations" else rows
+                own = _marked(connection, batch, late) if part == "generations" else rows
                 if put(connection, statement, own) < len(own) and part == "generations":
                     # Some were written before, or another process of the run has just written the same records.
-                    put(connection, statement, mark_replaced(connection, batch.generations))
+                    put(connection, statement, _marked(connection, batch, late))
         if finder and 0 < len(batch) == finder.count_missing_history():
             raise finder.error
-        standing.update_content(connection, batch.generations)
+        standing.update_content(connection, [row for row in batch.generations if row.id not in late])
         standing.confirm(connection, batch.confirmed)
         claims.release(connection, batch.released)
+
+
+def _marked(connection: Connection, batch: WriteBatch, late: Mapping[str, str]) -> list[GenerationRow]:
+    """Return the generations of a batch, each with what replaces it in its run."""
+    in_time = [row for row in batch.generations if row.id not in late]
+    return mark_replaced(connection, in_time) + [
+        replace(row, replaced_by=late[row.id]) for row in batch.generations if row.id in late
+    ]
 
 
 def _runs_of(connection: Connection, batch: WriteBatch) -> set[str]:

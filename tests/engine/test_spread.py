@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field
@@ -49,11 +50,13 @@ class ToldRuns:
     """Flow runs of helpers whose states the test tells: `told` has those of a helper's attempts.
 
     The first state is that at the start, then each look takes the next; the last one stays. A flow run has the id
-    `number/attempt`. `unavailable` has the calls that fail, as often as they are in it.
+    `number/attempt`. `unavailable` has the calls that fail, as often as they are in it. To the cancel of a `silent` one
+    there is no answer.
     """
 
     told: Mapping[int, Sequence[Sequence[HelperState]]]
     unavailable: list[str] = field(default_factory=list)
+    silent: frozenset[str] = frozenset()
     started: list[tuple[str, RunOptions]] = field(default_factory=list)
     ended: dict[str, str] = field(default_factory=dict)
     look: Callable[[], None] = lambda: None
@@ -79,6 +82,8 @@ class ToldRuns:
 
     async def cancel(self, flow_run: str, why: str) -> None:
         self._fail("cancel")
+        if flow_run in self.silent:
+            await asyncio.Event().wait()
         self.ended[flow_run] = why
 
     @property
@@ -246,9 +251,7 @@ async def test_server_that_is_unavailable_for_a_while_loses_no_helper(workshop: 
     assert (runs.unavailable, runs.flow_runs, runs.ended) == ([], ["1/1", "2/1", "1/2"], {"1/1": "crashed"})
 
 
-async def test_stopped_run_cancels_each_helper_that_has_not_ended(workshop: Workshop) -> None:
-    runs = ToldRuns({1: [[RUNNING]], 2: [[COMPLETED]], 3: [[RUNNING]]}, ["cancel"])
-
+def stop_at_the_second_look(workshop: Workshop, runs: ToldRuns) -> None:
     looks = iter(range(9))
 
     def stop() -> None:
@@ -258,11 +261,28 @@ async def test_stopped_run_cancels_each_helper_that_has_not_ended(workshop: Work
             stopper.stop("Cancel in Prefect")
 
     runs.look = stop
+
+
+async def test_stopped_run_cancels_each_helper_that_has_not_ended(workshop: Workshop) -> None:
+    runs = ToldRuns({1: [[RUNNING]], 2: [[COMPLETED]], 3: [[RUNNING]]}, ["cancel"])
+    stop_at_the_second_look(workshop, runs)
     with pytest.raises(Abort):
         await split(workshop, runs, 3)
     assert runs.ended == {"3/1": "The run of this helper was stopped."}
     assert lines(workshop, "Could not cancel") == ["Could not cancel helper 1."]
     assert workshop.requests == 0
+
+
+async def test_stopped_run_closes_although_the_server_of_its_helpers_does_not_answer(
+    workshop: Workshop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(spreading, "CANCEL_WITHIN_S", 0.01)
+    runs = ToldRuns({1: [[RUNNING]], 2: [[RUNNING]]}, silent=frozenset({"1/1"}))
+    stop_at_the_second_look(workshop, runs)
+    with pytest.raises(Abort):
+        await split(workshop, runs)
+    assert (list(runs.ended), lines(workshop, "Could not cancel")) == (["2/1"], ["Could not cancel helper 1."])
+    assert workshop.value("SELECT status FROM runs") == "cancelled"
 
 
 async def test_no_helper_is_started_when_the_cap_is_spent(workshop: Workshop) -> None:

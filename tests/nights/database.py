@@ -39,6 +39,10 @@ CREATE TRIGGER night_written AFTER INSERT ON generations
   BEGIN INSERT INTO night_times VALUES ('written', NEW.id, night_now()); END;
 CREATE TRIGGER night_crashed AFTER UPDATE OF status ON runs WHEN NEW.status = 'crashed'
   BEGIN INSERT INTO night_times VALUES ('crashed', NEW.id, night_now()); END;
+CREATE TRIGGER night_lapsed AFTER UPDATE OF epoch ON leases
+  BEGIN INSERT INTO night_times VALUES ('lease lost', NEW.id, night_now()); END;
+CREATE TRIGGER night_suspended AFTER UPDATE OF status ON runs WHEN NEW.status = 'suspended'
+  BEGIN INSERT INTO night_times VALUES ('suspended', NEW.id, night_now()); END;
 CREATE TRIGGER night_refuse BEFORE INSERT ON generations
   WHEN NEW.status = 'succeeded' AND NEW.record_key IN (SELECT key FROM night_refused)
   BEGIN SELECT RAISE(ABORT, 'this row is refused'); END;
@@ -104,7 +108,8 @@ class Ledger:
 
     def times(self) -> dict[str, dict[str, list[float]]]:
         """Return when rows were opened, settled, written, and runs set to crashed: by kind and id, in that order."""
-        found: dict[str, dict[str, list[float]]] = {kind: {} for kind in ("opened", "settled", "written", "crashed")}
+        kinds = "opened", "settled", "written", "crashed", "suspended", "lease lost"
+        found: dict[str, dict[str, list[float]]] = {kind: {} for kind in kinds}
         with sqlite3.connect(self.file) as connection:
             for kind, row_id, at in connection.execute("SELECT kind, id, at FROM night_times ORDER BY rowid"):
                 found[kind].setdefault(row_id, []).append(at)

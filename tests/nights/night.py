@@ -11,9 +11,10 @@ from functools import partial
 from typing import Any
 
 from sqlalchemy import text
+from sqlalchemy.exc import OperationalError, SQLAlchemyError
 
 from db.clock import agree, now
-from db.database_errors import DatabaseError
+from db.database_errors import DatabaseError, LedgerError
 from db.ledger.spill import REFUSED_SUFFIX
 from db.machine import here, use
 from db.sources.spool import Spool
@@ -30,10 +31,12 @@ from presswork.report.summary import Summary
 from presswork.settings import Settings
 from sandbox.switches import Switches
 from tests.nights.database import Outage
+from tests.nights.helping import HelperServer
 from tests.nights.host import STEPS, FlowRun, LeavingError, SimulatedHost
 from tests.nights.plan import Event, Night, Start
 from tests.nights.promised.night_result import NightResult, ProcessStory, RunStory
 from tests.nights.served.endpoint import SimulatedEndpoint
+from tests.nights.served.spoilt_replies import KEY
 from tests.nights.workplace import Workplace
 from tests.nights.world import SimulatedProcess, World
 
@@ -107,6 +110,7 @@ class Driver:
         self.hosts = [self.world.host(name) for name in names]
         for host, skew in zip(self.hosts, plan.skews, strict=True):
             host.skew_s = skew
+        self.helpers = HelperServer(self.world, self.launch, plan.events, plan.hosts)
         place.begin(plan.records)
         self._troubles = self._outages()
         place.ledger.begin(self.world, self._troubles, [f"k{number}" for number in plan.refused])
@@ -140,11 +144,13 @@ class Driver:
             processes=[self._story_of(process) for process in self.world.processes],
             runs=[notes.story() for notes in self.runs],
             committed_at={row_id: at[0] for kind in ("opened", "written") for row_id, at in times[kind].items()},
-            settled_at={row_id: at[0] for row_id, at in times["settled"].items()},
+            settled_at={row_id: at[-1] for row_id, at in times["settled"].items()},
             crashed_at=times["crashed"],
             refused_ids=frozenset(self._refused_ids()),
             left_suspended=frozenset(self._left_suspended()),
             output_classes={"note": SubjectLine, "title": SubjectLine},
+            secrets=(KEY,),
+            marks={"note": lambda record: str(record["name"])},
             spill_folders=self.place.spill_folders(),
             commit_interval_s=self._setting("commit_interval_s"),
             request_timeout_s=self._setting("request_timeout_s"),
@@ -254,13 +260,13 @@ class Driver:
         for tries_left in range(start.retries, -1, -1):
             notes = RunNotes(name, start, self.world.now, must_finish=must_finish)
             self.runs.append(notes)
-            host = SimulatedHost(self.world, flow_run, start.job, self._resume_later)
+            host = SimulatedHost(self.world, flow_run, start.job, self._resume_later, self.helpers.help)
             try:
                 notes.summary = await self._work(host, flow_run, start, notes)
             except LeavingError as error:
                 notes.error = f"left: {error}"
                 return
-            except (PressworkError, DatabaseError) as error:
+            except (PressworkError, DatabaseError, SQLAlchemyError) as error:
                 notes.error = f"{type(error).__name__}: {error}"
                 self.world.tell(f"{name} fails: {notes.error}")
                 if not tries_left or isinstance(error, RunEndedError):
@@ -274,8 +280,9 @@ class Driver:
                 notes.ended_at = self.world.now
 
     async def _work(self, host: SimulatedHost, flow_run: FlowRun, start: Start, notes: "RunNotes") -> Summary:
-        settings = self.place.settings_on(self.hosts[start.host % len(self.hosts)].name, dict(self.plan.settings))
-        resumes = await asyncio.to_thread(self._unfinished, start) if start.resumes else None
+        changes = {} if self._is_morning else dict(self.plan.settings)
+        settings = self.place.settings_on(self.hosts[start.host % len(self.hosts)].name, changes)
+        resumes = await self._found_out(start)
         options = RunOptions(
             limit=start.limit,
             max_cost=start.max_cost,
@@ -288,7 +295,6 @@ class Driver:
         )
         assert self.world.current is not None
         client: Any = self.endpoint.client(self.world.current, settings.request_timeout_s)
-        await asyncio.to_thread(agree, self.engine)
         kept = Kept(Endpoint("sandbox", client, verified=False), self.engine)
         notes.settings = settings
         async with open_hosted_run(host, settings, options, kept=kept) as run:
@@ -304,6 +310,15 @@ class Driver:
             if len(STEPS[start.job]) > 1:
                 await run.generate("title", made)
             return run.summary()
+
+    async def _found_out(self, start: Start) -> str | None:
+        """Return the run that a start resumes; fails as a command does whose ledger can't be read."""
+        try:
+            resumes = await asyncio.to_thread(self._unfinished, start) if start.resumes else None
+            await asyncio.to_thread(agree, self.engine)
+        except OperationalError as error:
+            raise LedgerError(f"the ledger can't be read: {error.orig}") from None
+        return resumes
 
     def _unfinished(self, start: Start) -> str | None:
         with self.engine.connect() as connection:
@@ -345,7 +360,7 @@ class Driver:
         async def work() -> None:
             try:
                 await asyncio.to_thread(compact, self.engine)
-            except DatabaseError as error:
+            except (DatabaseError, SQLAlchemyError) as error:
                 self.world.tell(f"compact refuses: {error}")
 
         self.world.start(f"compact {len(self.world.processes)}", self.hosts[0], work)

@@ -7,7 +7,7 @@ import random
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from tests.nights.served.endpoint_faults import EndpointFault
+from tests.nights.served.endpoint_faults import EndpointFault, draw_faults
 
 JOBS = ("note", "titled", "reviewed")
 """A job of one step, one of two steps, and one that is suspended between them."""
@@ -100,6 +100,8 @@ FAULT_RATES = {
     "tool_use": 0.03,
 }
 """The most that each fault's rate is."""
+HELPED = 0.2
+"""The share of nights whose runs may be split: a helper is one more process to step."""
 
 
 def draw(seed: int) -> Night:
@@ -107,18 +109,51 @@ def draw(seed: int) -> Night:
     rng = random.Random(f"night {seed}")
     shared = rng.random() < 0.4
     hosts = rng.choice((2, 2, 3)) if shared else 1
-    return Night(
+    night = Night(
         seed,
         records=rng.choice((3, 6, 10, 14)),
         shared=shared,
         hosts=hosts,
         starts=_starts(rng, hosts),
         events=_events(rng, hosts, shared=shared),
+        faults=draw_faults(rng, 60.0) if rng.random() < 0.35 else (),
         switches=_switches(rng),
         settings=_settings(rng),
         refused=tuple(sorted(rng.sample(range(3), k=rng.choice((0, 0, 0, 1))))),
         skews=tuple(rng.choice((0.0, 0.0, 0.3, -2.0, 90.0, -600.0)) if shared else 0.0 for _host in range(hosts)),
     )
+    return _helped(night)
+
+
+def _helped(night: Night) -> Night:
+    """Split the runs of some nights over helpers, with what goes wrong with helpers, workers and Prefect's server.
+
+    Its draws are from a generator of their own: the other nights stay what they are if these change.
+    """
+    rng = random.Random(f"helpers {night.seed}")
+    if rng.random() >= HELPED:
+        return night
+    starts = [each if each.trial else replace(each, shards=rng.choice((None, 2, 2, 3))) for each in night.starts]
+    events = [_trouble_of_helpers(rng) for _each in range(rng.choice((0, 1, 2, 4)))]
+    settings = dict(night.settings)
+    if rng.random() < 0.4:
+        settings["shard_patience_s"] = rng.choice((20, 60))
+    if rng.random() < 0.4:
+        settings["shard_attempts"] = rng.choice((1, 2))
+    return replace(night, starts=tuple(starts), events=(*night.events, *events), settings=tuple(settings.items()))
+
+
+def _trouble_of_helpers(rng: random.Random) -> Event:
+    kind = rng.choice("kill kill freeze no_worker late_worker worker_dies unnoticed unnoticed no_server".split())
+    long = round(rng.choice((2.0, 40.0, 130.0, 400.0)) * (0.5 + rng.random()), 2)
+    match kind:
+        case "kill" | "freeze":
+            # The first processes are those of runs.
+            return Event(kind, who=1 + rng.randrange(8), nth=int(10 ** (rng.random() * 3.3)) + 1, size=long)
+        case "no_server":
+            return Event(kind, round(60 * rng.random(), 3), size=long)
+        case _:
+            return Event(kind, who=rng.randrange(4), size=long)
 
 
 def _starts(rng: random.Random, hosts: int) -> tuple[Start, ...]:

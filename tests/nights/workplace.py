@@ -17,6 +17,7 @@ from presswork.engine.resources import source_reads
 from presswork.settings import Settings
 from tests.nights.database import Ledger
 from tests.nights.inline import InlineReading
+from tests.nights.world import World
 
 NOTE = """---
 select: SELECT id, name FROM items ORDER BY id
@@ -107,8 +108,11 @@ def open_workplace() -> Iterator[Workplace]:
         gc.collect()
         gc.disable()
         gc.freeze()  # what is loaded now is never garbage: each night ends with a collection
-        yield Workplace(folder, templates, Ledger(folder / "ledger.sqlite"), source, settings)
+        ledger = Ledger(folder / "ledger.sqlite")
+        yield Workplace(folder, templates, ledger, source, settings)
+        ledger.world = None
     finally:
+        World.collect()
         gc.unfreeze()
         gc.enable()
         patch.undo()

@@ -19,7 +19,7 @@ from db.ledger.refused_rows import RefusedRow
 from db.ledger.rows import SettledRow, WriteBatch
 from db.ledger.writing import write
 from db.machine import boot_time_s
-from db.words import MAIN, NOT_SENT
+from db.words import LIVE, MAIN, NOT_SENT
 from presswork.engine.resources.stopping import in_background
 from presswork.engine.resources.writer import Writer
 from presswork.errors import FinalCallError
@@ -143,14 +143,8 @@ class HeldLease:
             write(self._ledger, batch, None if self._ended else self._lease, refused=refused)
         except leases.LeaseLostError:
             self._return()
-            # The batch is paid for, so it is kept even if a newer process continues; that one confirms current content.
             if self.superseded_by is not None:
-                batch.confirmed.clear()
-                # Nothing is sent any more, and no lease is left with which these would be settled.
-                batch.settled += [
-                    SettledRow(attempt_id=row.id, ended_at=now(), latency_ms=0, error_type=NOT_SENT)
-                    for row in batch.opened
-                ]
+                _keep_paid(batch)
             write(self._ledger, batch, refused=refused)
 
     def confirm(self) -> None:
@@ -176,3 +170,17 @@ class HeldLease:
         owned = claims.take(self._ledger, self.id, tuple(self._claimed))
         # Claims released meanwhile stay released.
         self._claimed &= owned
+
+
+def _keep_paid(batch: WriteBatch) -> None:
+    """Leave in a batch what was paid for, if a newer process continues: that one finds and confirms all the rest.
+
+    What is opened is never sent, and no lease is left with which it would be settled.
+    """
+    batch.confirmed.clear()
+    batch.generations[:] = [row for row in batch.generations if row.origin == LIVE]
+    kept = {row.id for row in batch.generations}
+    batch.parents[:] = [row for row in batch.parents if row.generation_id in kept]
+    batch.settled += [
+        SettledRow(attempt_id=row.id, ended_at=now(), latency_ms=0, error_type=NOT_SENT) for row in batch.opened
+    ]

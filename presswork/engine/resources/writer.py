@@ -189,7 +189,9 @@ class Writer:
 
     async def _commit(self, batch: WriteBatch, done: asyncio.Future[None]) -> None:
         try:
-            await self._write_patiently(batch)
+            # The last one may be empty: a run that could not begin must not wait to write nothing.
+            if batch or batch.released:
+                await self._write_patiently(batch)
         except asyncio.CancelledError:
             done.cancel()
             raise

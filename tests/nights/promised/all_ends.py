@@ -63,11 +63,7 @@ def check_alive(evidence: Evidence) -> Iterator[Violation]:
     night = evidence.night
     for run_id, times in sorted(night.crashed_at.items()):
         for at in times:
-            working = [
-                each
-                for each in evidence.stories_of(run_id)
-                if each.worker == "main" and each.began_at <= at and (each.ended_at is None or each.ended_at > at)
-            ]
+            working = [each for each in evidence.stories_of(run_id) if _worked(evidence, each, at)]
             for each in working:
                 since = at - night.lease_s - night.heartbeat_s
                 unable = evidence.unable(each.process, since, at)
@@ -75,6 +71,16 @@ def check_alive(evidence: Evidence) -> Iterator[Violation]:
                     yield Violation(
                         ALIVE, f"run {run_id} was called crashed at {at:.3f} s, and {each.process} worked on it"
                     )
+
+
+def _worked(evidence: Evidence, story: RunStory, at: float) -> bool:
+    """Whether a process led its run at a time. One that has just begun may itself find that the earlier one crashed."""
+    if story.worker != "main" or (story.ended_at is not None and story.ended_at <= at):
+        return False
+    sent = [
+        each.id for each in evidence.rows.attempts if story.lease_id is not None and each.lease_id == story.lease_id
+    ]
+    return story.began_at + evidence.night.slack_s <= at if not sent else min(map(evidence.committed, sent)) <= at
 
 
 def _without_content(evidence: Evidence, story: RunStory) -> Iterator[tuple[str, str, str | None]]:

@@ -65,7 +65,7 @@ class _Pair:
 
 def _is_excused(evidence: Evidence, earlier: Exchange, later: Exchange) -> bool:
     pair = _Pair(evidence, earlier, later)
-    if _is_other_variant(pair) or _refreshes(pair) or _is_refused(evidence, earlier):
+    if _is_other_variant(pair) or _refreshes(pair) or _is_refused(evidence, earlier) or _was_on_its_way(pair):
         return True
     took_over = _lost_its_lease(pair) or _spilled(pair) or _was_superseded(pair)
     if _committed(evidence, earlier) > later.at:
@@ -93,6 +93,23 @@ def _refreshes(pair: _Pair) -> bool:
         following = None if row is None else row.resumes_run_id
     began = [each.began_at for each in pair.evidence.night.runs if each.run_id in linked and each.refresh]
     return pair.earlier.at < min([run.began_at, *began]) + pair.evidence.night.slack_s
+
+
+def _was_on_its_way(pair: _Pair) -> bool:
+    """The later one was opened before another process took its process's place, which that learns with a heartbeat."""
+    evidence, night = pair.evidence, pair.evidence.night
+    own, other = evidence.story_of(pair.later), evidence.story_of(pair.earlier)
+    if own is None or other is None:
+        return False
+    took_over = own.run_id == other.run_id and own.process != other.process and own.began_at <= other.began_at
+    in_time = pair.later.at <= other.began_at + night.heartbeat_s + night.slack_s
+    # An attempt that was cut off does not name its request.
+    opened = [
+        evidence.committed(each.id)
+        for each in evidence.rows.attempts
+        if each.prompt_hash == evidence.prompt_of(pair.later) and evidence.committed(each.id) <= pair.later.at
+    ]
+    return took_over and in_time and min(opened, default=math.inf) < pair.earlier.at
 
 
 def _never_came(pair: _Pair) -> bool:

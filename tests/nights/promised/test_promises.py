@@ -580,6 +580,11 @@ ALIVE: dict[str, tuple[Change, bool]] = {
     "it had ended": (lambda n: n.story(ended_at=30.0), False),
     "it slept beyond its lease": (lambda n: n.process(frozen=[(-100.0, 60.0)]), False),
     "it slept for a moment": (lambda n: n.process(frozen=[(20.0, 60.0)]), True),
+    "it had just begun, and found the crash": (lambda n: n.story(began_at=49.0), False),
+    "it had sent requests": (
+        both(lambda n: n.story(began_at=49.0, lease_id="l1"), lambda n: n.asked(lease_id="l1")),
+        True,
+    ),
 }
 
 

@@ -1,0 +1,85 @@
+"""Count what really happened in a night: a plan may hold a kill for a process that ended before."""
+
+import re
+import sqlite3
+from collections import Counter
+from contextlib import closing
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from tests.nights.night import Driver
+
+_STORY = {
+    "kill": r"is killed at its step \d+$",
+    "kill in a thread": r"is killed at its step \d+ in a thread",
+    "kill by reboot": r"is killed .* by a reboot",
+    "reboot": r" reboots$",
+    "freeze": r" freezes for ",
+    "machine sleeps": r" sleeps for ",
+    "clock is set": r"its clock is set by",
+    "Ctrl-C": r"^Ctrl-C for",
+    "cancel": r"^Cancel for",
+    "record edited": r" is edited$",
+    "compact runs": r"^compact \d+ ends",
+    "compact refused": r"^compact refuses",
+    "run fails": r"^p\d+ fails:",
+    "spill": r"are saved in the spill file",
+    "import": r"logs: Imported \d+ generations",
+    "ledger unavailable": r"logs: The ledger .* is unavailable",
+    "refused rows kept": r"logs: .*original rows",
+    "flow run started again": r"works on .*again=True",
+    "run resumed by a person": r"works on .*resumes=True",
+    "refresh": r"works on .*refresh=True",
+    "flow retry": r"tries its flow again",
+    "request times out": r"a request times out",
+    "helper starts": r"helps|helper",
+    "commit answer lost": r"commit's answer is lost|disk I/O error",
+}
+"""What a line of the story says, as patterns; each line is counted."""
+_LEDGER = {
+    "run {}": "SELECT status, count(*) FROM runs GROUP BY 1",
+    "run that resumes another": "SELECT '', count(*) FROM runs WHERE resumes_run_id IS NOT NULL",
+    "trial": "SELECT '', count(*) FROM runs WHERE \"trigger\" = 'try'",
+    "attempt {}": "SELECT kind, count(*) FROM attempts GROUP BY 1",
+    "attempt ends: {}": "SELECT error_type, count(*) FROM attempts WHERE error_type IS NOT NULL GROUP BY 1",
+    "generation {}": "SELECT status || ' ' || origin, count(*) FROM generations GROUP BY 1",
+    "no content: {}": "SELECT error_kind, count(*) FROM generations WHERE error_kind IS NOT NULL GROUP BY 1",
+    "row replaced": "SELECT '', count(*) FROM generations WHERE replaced_by <> ''",
+    "record confirmed": "SELECT '', coalesce(sum(unchanged), 0) FROM run_steps",
+    "{}": "SELECT kind, count(*) FROM night_times GROUP BY 1",
+}
+"""What the ledger tells: queries of a name and a count."""
+
+
+def count_happenings(driver: "Driver") -> Counter[str]:
+    """Count what happened in a night that is over, by names for people."""
+    counts: Counter[str] = Counter()
+    for line in driver.world.story:
+        said = line[14:]
+        counts.update(name for name, pattern in _PATTERNS.items() if pattern.search(said))
+    counts["runs at once"] = _overlaps(driver)
+    for state in {state: None for each in driver.flow_runs for state in each.states}:
+        counts[f"flow run {state}"] = sum(each.states.count(state) for each in driver.flow_runs)
+    return counts + _in_ledger(driver.place.ledger.file)
+
+
+def _in_ledger(file: Path) -> Counter[str]:
+    counts: Counter[str] = Counter()
+    with closing(sqlite3.connect(file)) as connection:
+        for name, query in _LEDGER.items():
+            for which, count in connection.execute(query):
+                counts[name.format(which)] += count
+    return counts
+
+
+def _overlaps(driver: "Driver") -> int:
+    """Count the runs that began while another one was at work."""
+    runs = driver.runs
+    return sum(
+        any(other.ended_at is None or other.ended_at > run.began_at for other in runs[:number])
+        for number, run in enumerate(runs)
+    )
+
+
+_PATTERNS = {name: re.compile(pattern) for name, pattern in _STORY.items()}
