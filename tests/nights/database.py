@@ -17,7 +17,8 @@ from sqlalchemy import Engine, event, make_url
 from db.ledger.connecting import open_ledger
 from db.session import make_engine
 from tests.nights.machines import EPOCH
-from tests.nights.world import KilledError, World
+from tests.nights.processes import KilledError
+from tests.nights.world import World
 
 Trouble = Literal["unavailable", "locked", "full", "slow"]
 _ERRORS: dict[str, tuple[str, int]] = {
