@@ -8,9 +8,9 @@ from sqlalchemy import text
 from db.ledger.spill import REFUSED_SUFFIX
 from flows.outputs import SubjectLine
 from tests.nights.night import Driver
-from tests.nights.processes import SimulatedProcess
 from tests.nights.promised.night_result import NightResult, ProcessStory
 from tests.nights.served.spoilt_replies import KEY
+from tests.nights.simulated.processes import SimulatedProcess
 
 _SUSPENDED = text("SELECT id, prefect_flow_run_id FROM runs WHERE status = 'suspended'")
 

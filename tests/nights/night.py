@@ -24,15 +24,15 @@ from presswork.errors import PressworkError, RunEndedError
 from presswork.options import RunOptions
 from presswork.report.summary import Summary
 from sandbox.switches import Switches
-from tests.nights.database import Outage
-from tests.nights.helping import HelperServer
-from tests.nights.host import STEPS, FlowRun, LeavingError, SimulatedHost
 from tests.nights.plan import Event, Night, Start
-from tests.nights.processes import SimulatedProcess
 from tests.nights.run_notes import RunNotes
 from tests.nights.served.endpoint import SimulatedEndpoint
-from tests.nights.workplace import Workplace
-from tests.nights.world import World
+from tests.nights.simulated.database import Outage
+from tests.nights.simulated.helping import HelperServer
+from tests.nights.simulated.host import STEPS, FlowRun, LeavingError, SimulatedHost
+from tests.nights.simulated.processes import SimulatedProcess
+from tests.nights.simulated.workplace import Workplace
+from tests.nights.simulated.world import World
 
 MORNING_S = 40_000.0
 """All that goes wrong begins before; then the last runs are made."""

@@ -15,8 +15,8 @@ from tests.nights.leavings import result_of
 from tests.nights.night import Driver
 from tests.nights.plan import Night
 from tests.nights.promised.promises import Violation, find_violations
-from tests.nights.workplace import Workplace
-from tests.nights.world import World
+from tests.nights.simulated.workplace import Workplace
+from tests.nights.simulated.world import World
 
 DRIVER = "the night can be played to its end"
 HANDLED = "every error in a process is handled"

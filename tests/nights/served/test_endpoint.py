@@ -24,7 +24,6 @@ from presswork.prompts.render import Prompt, request_body
 from sandbox import Switches
 from sandbox.draws import Draw, digest
 from sandbox.switches import FAULTS
-from tests.nights.processes import SimulatedProcess
 from tests.nights.served.endpoint import SimulatedEndpoint
 from tests.nights.served.endpoint_client import SimulatedClient, read_reply
 from tests.nights.served.endpoint_faults import (
@@ -38,7 +37,8 @@ from tests.nights.served.endpoint_faults import (
 )
 from tests.nights.served.exchanges import Exchange, prompt_hash
 from tests.nights.served.spoilt_replies import ANSWER_RULES, GATEWAY_RULES, KEY, ServedReply
-from tests.nights.world import World
+from tests.nights.simulated.processes import SimulatedProcess
+from tests.nights.simulated.world import World
 from tests.pieces import Connect, Reply, Say, Scripted
 
 T = TypeVar("T")

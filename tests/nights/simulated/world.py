@@ -15,8 +15,8 @@ from contextlib import contextmanager
 from typing import Any
 
 from db.machine import use
-from tests.nights.machines import Host
-from tests.nights.processes import KilledError, SimulatedProcess
+from tests.nights.simulated.machines import Host
+from tests.nights.simulated.processes import KilledError, SimulatedProcess
 
 STEP_S = 20e-6
 """How long a step takes."""

@@ -17,7 +17,7 @@ from tests.nights.leavings import result_of
 from tests.nights.night import Driver
 from tests.nights.plan import Event, Night, Start
 from tests.nights.promised.promises import find_violations
-from tests.nights.workplace import Workplace, open_workplace
+from tests.nights.simulated.workplace import Workplace, open_workplace
 
 RECORDS = 12
 

@@ -8,11 +8,11 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from db.machine import use
-from tests.nights.loop import SimulatedLoop
-from tests.nights.machines import Host, SimulatedMachine
+from tests.nights.simulated.loop import SimulatedLoop
+from tests.nights.simulated.machines import Host, SimulatedMachine
 
 if TYPE_CHECKING:
-    from tests.nights.world import World
+    from tests.nights.simulated.world import World
 
 
 class KilledError(BaseException):

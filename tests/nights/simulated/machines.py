@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING
 from db.machine import UNKNOWN, Machine
 
 if TYPE_CHECKING:
-    from tests.nights.processes import SimulatedProcess
-    from tests.nights.world import World
+    from tests.nights.simulated.processes import SimulatedProcess
+    from tests.nights.simulated.world import World
 
 EPOCH = 1_795_651_200.0
 """The wall time at the world's second 0: 2026-11-26 00:00 UTC."""
