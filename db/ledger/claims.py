@@ -17,13 +17,18 @@ from db.tables import Claim, insert_missing
 _release = delete(Claim).where(Claim.prompt_hash == bindparam("claimed"), Claim.owner == bindparam("by"))
 
 
-def take(engine: Engine, owner: str, hashes: Iterable[str]) -> set[str]:
-    """Claim prompts for the lease `owner`, also from expired leases; return those that it owns now."""
+def take(engine: Engine, owner: str, hashes: Iterable[str], *, held: leases.Lease | None = None) -> set[str]:
+    """Claim prompts for the lease `owner`, also from expired leases; return those that it owns now.
+
+    With `held`, raises LeaseLostError if that lease is lost: no one would release the claims of a lease that has ended.
+    """
     # Always in the same order, so that two processes that claim the same prompts can't deadlock.
     wanted = sorted(set(hashes))
     if not wanted:
         return set()
     with begin_write(engine) as connection:
+        if held is not None:
+            leases.check(connection, held)
         owners = _claim(connection, owner, wanted)
         of_others = [wish for wish in wanted if owners.get(wish) != owner]
         if of_others:

@@ -15,7 +15,7 @@ from presswork.engine.generations import add_prompt
 from presswork.engine.materials.items import Item
 from presswork.engine.resources.lease import ClaimLostError
 from presswork.engine.resources.stopping import Pursuit
-from presswork.errors import FinalCallError, LedgerAwayError, StoppedError
+from presswork.errors import FinalCallError
 from presswork.prices import Usage
 
 _USED = tuple(field.name for field in fields(Usage))
@@ -71,9 +71,9 @@ class ItemJournal:
         writer.open_attempt(row)
         try:
             await writer.committed()
-        except (LedgerAwayError, StoppedError):
-            # The row is in a spill file, and its request is never sent. Without an end, the attempt would look like
-            # one that was sent before a crash.
+        except BaseException:
+            # Also if a stop cancels it: the row may be committed or spilled later, and its request is never sent.
+            # Without an end, the attempt would look like one that was sent before a crash.
             self.settle(row.id, Settled(now(), 0, error_type=NOT_SENT))
             raise
         if not writer.has_attempt(row.id):

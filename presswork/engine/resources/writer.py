@@ -17,6 +17,7 @@ from typing import NoReturn, ParamSpec, Self, TypeVar
 from sqlalchemy import Engine
 from sqlalchemy.exc import SQLAlchemyError
 
+from db.clock import now
 from db.database_errors import LedgerError
 from db.ledger.refused_rows import RefusedRow, in_words
 from db.ledger.rows import (
@@ -266,6 +267,9 @@ class Writer:
         self._complaint = complaint
 
     async def _spill_it(self, batch: WriteBatch) -> NoReturn:
+        # Who waits for these attempts gets an error. The process may be killed before it can say so, and when the file
+        # is imported, no lease is left with which they would be settled.
+        batch.end_opened(now())
         self._spill = await self._keep(keep_batch, batch)
         complaint = self._complaint or "it was unavailable"
         raise LedgerAwayError(
