@@ -16,7 +16,7 @@ from sqlalchemy import Engine
 from db.clock import now
 from db.ledger import claims, leases, lifecycle, ranges
 from db.ledger.refused_rows import RefusedRow
-from db.ledger.rows import SettledRow, WriteBatch
+from db.ledger.rows import WriteBatch
 from db.ledger.writing import write
 from db.machine import boot_time_s
 from db.words import LIVE, MAIN, NOT_SENT
@@ -118,11 +118,21 @@ class HeldLease:
             end(self._lease)
 
     def take(self, hashes: Iterable[str]) -> set[str]:
-        """Claim prompts; returns those that this run now holds (in the writer's thread)."""
-        owned = claims.take(self._ledger, self.id, hashes)
-        self._claimed |= owned
-        self._lost -= owned
-        return owned
+        """Claim prompts; returns those that this run now holds (in the writer's thread).
+
+        None if another process has the work now: then the next heartbeat stops this one.
+        """
+        wanted = set(hashes)
+        while self.superseded_by is None:
+            try:
+                owned = claims.take(self._ledger, self.id, wanted, held=self._lease)
+            except leases.LeaseLostError:
+                self._return()
+            else:
+                self._claimed |= owned
+                self._lost -= owned
+                return owned
+        return set()
 
     def take_range(self, step: str, size: int) -> list[str]:
         """Take free records of a divided step (in the writer's thread); none if another process has the work now."""
@@ -181,6 +191,4 @@ def _keep_paid(batch: WriteBatch) -> None:
     batch.generations[:] = [row for row in batch.generations if row.origin == LIVE]
     kept = {row.id for row in batch.generations}
     batch.parents[:] = [row for row in batch.parents if row.generation_id in kept]
-    batch.settled += [
-        SettledRow(attempt_id=row.id, ended_at=now(), latency_ms=0, error_type=NOT_SENT) for row in batch.opened
-    ]
+    batch.end_opened(now())
