@@ -231,10 +231,10 @@ class WriteBatch:
         """Count the rows of history and the confirmations, which determine the size of a commit."""
         return len(self.opened) + len(self.settled) + len(self.generations) + len(self.confirmed)
 
-    def end_opened(self, ended_at: datetime) -> None:
-        """Settle the attempts that it opens as not sent, because nobody who waits for them will send their requests."""
+    def end_unsent(self, at: datetime) -> None:
+        """Settle the attempts that are opened here as not sent, as each request waits for the commit of its attempt."""
         self.settled += [
-            SettledRow(attempt_id=row.id, ended_at=ended_at, latency_ms=0, error_type=NOT_SENT) for row in self.opened
+            SettledRow(attempt_id=row.id, ended_at=at, latency_ms=0, error_type=NOT_SENT) for row in self.opened
         ]
 
     def parts(self) -> Iterator[tuple[str, Sequence[Row]]]:

@@ -13,7 +13,7 @@ from db.clock import new_id, now
 from db.ledger import claims, leases
 from db.ledger.lifecycle import join_run
 from db.ledger.rows import ConfirmedRow, ParentRow, WriteBatch
-from db.tables import Attempt, Claim, Generation, GenerationParent
+from db.tables import Attempt, Generation, GenerationParent
 from presswork.engine.resources.lease import ClaimLostError, HeldLease
 from presswork.engine.resources.writer import Writer
 from tests.db.rows import Book, sha, take_up
@@ -139,6 +139,18 @@ async def test_run_that_is_superseded_keeps_what_it_paid_for_and_stops(
         await held.ready(ONE)
 
 
+def test_run_that_is_superseded_leaves_no_attempt_open_that_it_will_not_send(
+    book: Book, held: HeldLease, ledger: Engine
+) -> None:
+    take_up(ledger, book.run_id, new_id())
+    batch = WriteBatch()
+    book.attempt(batch, "prompt", new_id(), lease_id=book.lease.id)
+    held.write(batch, [])
+    with ledger.connect() as connection:
+        ends = connection.execute(select(Attempt.ended_at.is_not(None), Attempt.error_type)).all()
+    assert [tuple(end) for end in ends] == [(True, "not_sent")]
+
+
 def test_run_that_is_superseded_leaves_what_it_did_not_pay_for_to_the_newer_process(
     book: Book, held: HeldLease, ledger: Engine
 ) -> None:
@@ -148,34 +160,28 @@ def test_run_that_is_superseded_leaves_what_it_did_not_pay_for_to_the_newer_proc
     book.generation(batch, "found", origin="cache", output=None, source_generation_id=source)
     paid = book.generation(batch, "paid")
     batch.parents += [ParentRow(row.id, parent) for row in batch.generations]
-    book.attempt(batch, "next", new_id())
     held.write(batch, [])
     with ledger.connect() as connection:
         of_run = select(Generation.id).where(Generation.run_id == book.run_id)
         assert connection.scalars(of_run).all() == [paid]
         assert connection.scalars(select(GenerationParent.generation_id)).all() == [paid]
-        open_ones = select(Attempt.id).where(Attempt.ended_at.is_(None))
-        assert connection.scalars(open_ones).all() == []
 
 
-def test_run_that_is_superseded_claims_nothing(book: Book, held: HeldLease, ledger: Engine) -> None:
-    newer = take_up(ledger, book.run_id, new_id())
+def test_run_that_is_superseded_claims_nothing_more(book: Book, held: HeldLease, ledger: Engine) -> None:
+    take_up(ledger, book.run_id, new_id())
     assert held.take({ONE}) == set()
     assert "another process" in str(held.superseded_by)
-    assert held.take({TWO}) == set()
     with ledger.connect() as connection:
-        assert connection.scalars(select(Claim.owner)).all() == []
-    assert claims.take(ledger, newer.id, {ONE}) == {ONE}
+        assert connection.exec_driver_sql("SELECT count(*) FROM claims").scalar() == 0
 
 
-def test_run_whose_lease_was_ended_claims_under_the_one_that_it_takes_back(
+def test_run_whose_lease_has_run_out_takes_it_back_before_it_claims(
     book: Book, held: HeldLease, ledger: Engine
 ) -> None:
     run_out(ledger, book.lease.id)
     leases.end_lapsed(ledger, except_lease="")
     assert held.take({ONE}) == {ONE}
     assert status_of(ledger, book.lease) == ("running", False, 2)
-    assert claims.take(ledger, Book(ledger).lease.id, {ONE}) == set()
 
 
 async def test_run_that_is_superseded_stops_at_its_next_request(

@@ -120,19 +120,17 @@ class HeldLease:
     def take(self, hashes: Iterable[str]) -> set[str]:
         """Claim prompts; returns those that this run now holds (in the writer's thread).
 
-        None if another process has the work now: then the next heartbeat stops this one.
+        It holds none if another process continues its work.
         """
-        wanted = set(hashes)
-        while self.superseded_by is None:
-            try:
-                owned = claims.take(self._ledger, self.id, wanted, held=self._lease)
-            except leases.LeaseLostError:
-                self._return()
-            else:
-                self._claimed |= owned
-                self._lost -= owned
-                return owned
-        return set()
+        wanted = tuple(hashes)
+        try:
+            owned = claims.take(self._ledger, self.id, wanted)
+        except leases.LeaseLostError:
+            self._return()
+            owned = set() if self.superseded_by is not None else claims.take(self._ledger, self.id, wanted)
+        self._claimed |= owned
+        self._lost -= owned
+        return owned
 
     def take_range(self, step: str, size: int) -> list[str]:
         """Take free records of a divided step (in the writer's thread); none if another process has the work now."""
@@ -191,4 +189,4 @@ def _keep_paid(batch: WriteBatch) -> None:
     batch.generations[:] = [row for row in batch.generations if row.origin == LIVE]
     kept = {row.id for row in batch.generations}
     batch.parents[:] = [row for row in batch.parents if row.generation_id in kept]
-    batch.end_opened(now())
+    batch.end_unsent(now())
