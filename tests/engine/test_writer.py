@@ -17,14 +17,15 @@ from pydantic import BaseModel, ConfigDict
 from sqlalchemy import Engine, create_engine, event, select, text
 from sqlalchemy.exc import OperationalError, ProgrammingError
 
-from db.clock import new_id
+from db.clock import new_id, now
 from db.database_errors import LedgerError
 from db.ledger import spill
+from db.ledger.lifecycle import close_run
 from db.ledger.refused_rows import RefusedRow
 from db.ledger.rows import WriteBatch
 from db.ledger.writing import write
 from db.readers.stored_generations import read_generations
-from db.tables import Generation
+from db.tables import Attempt, Generation
 from presswork.engine.materials.handles import Generations
 from presswork.engine.resources.writer import Writer
 from presswork.errors import LedgerAwayError, StoppedError
@@ -142,6 +143,35 @@ async def test_stop_has_what_waits_kept_in_a_file(opened: Open, book: Book, tmp_
             await waiting
     (path,) = spill.find_spills(tmp_path / "spill")
     assert spill.recover(book.ledger, path) == 1
+
+
+async def test_attempt_that_could_not_be_committed_is_imported_as_not_sent(
+    opened: Open, book: Book, tmp_path: Path
+) -> None:
+    async with opened(patience_s=0) as writer:
+        writer.commit = Away(float("inf"))
+        book.attempt(writer._batch, "a", new_id())
+        with pytest.raises(LedgerAwayError):
+            await writer.committed()
+        # The process is killed now: nobody settles the attempt, and its lease ends before the file is imported.
+        close_run(book.ledger, book.lease, "failed", now())
+        (path,) = spill.find_spills(tmp_path / "spill")
+        spill.recover(book.ledger, path)
+    with book.ledger.connect() as connection:
+        (attempt,) = connection.execute(select(Attempt.ended_at, Attempt.error_type)).all()
+    assert attempt.ended_at is not None
+    assert attempt.error_type == "not_sent"
+
+
+async def test_writer_without_rows_ends_at_once_and_leaves_no_file_if_the_ledger_is_full(
+    opened: Open, tmp_path: Path
+) -> None:
+    full = Away(float("inf"), OperationalError("COMMIT", {}, error_of_sqlite(sqlite3.SQLITE_FULL)))
+    async with opened(patience_s=0) as writer:
+        writer.run_id, writer.commit = "", full
+        await asyncio.sleep(0)  # it waits for rows now
+    assert full.asked == 0
+    assert spill.find_spills(tmp_path / "spill") == []
 
 
 @pytest.mark.parametrize("error", [ProgrammingError("", {}, ValueError("no such table")), RuntimeError(""), OSError()])
