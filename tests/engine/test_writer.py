@@ -17,10 +17,9 @@ from pydantic import BaseModel, ConfigDict
 from sqlalchemy import Engine, create_engine, event, select, text
 from sqlalchemy.exc import OperationalError, ProgrammingError
 
-from db.clock import new_id, now
+from db.clock import new_id
 from db.database_errors import LedgerError
 from db.ledger import spill
-from db.ledger.lifecycle import close_run
 from db.ledger.refused_rows import RefusedRow
 from db.ledger.rows import WriteBatch
 from db.ledger.writing import write
@@ -145,22 +144,38 @@ async def test_stop_has_what_waits_kept_in_a_file(opened: Open, book: Book, tmp_
     assert spill.recover(book.ledger, path) == 1
 
 
-async def test_attempt_that_could_not_be_committed_is_imported_as_not_sent(
-    opened: Open, book: Book, tmp_path: Path
+def stop(writer: Writer, _waiting: asyncio.Task[None]) -> None:
+    writer.stop(StoppedError("stopped by Ctrl-C"))
+
+
+def lose_patience(_writer: Writer, _waiting: asyncio.Task[None]) -> None:
+    """Do nothing: the patience of this writer is short."""
+
+
+def end_process(_writer: Writer, waiting: asyncio.Task[None]) -> None:
+    # As at the end of asyncio.run: the task that waits can't settle anything more.
+    waiting.cancel()
+
+
+@pytest.mark.parametrize("end", [stop, lose_patience, end_process])
+async def test_attempt_that_is_in_a_file_before_it_was_committed_was_never_sent(
+    opened: Open, book: Book, tmp_path: Path, end: Callable[[Writer, asyncio.Task[None]], None]
 ) -> None:
-    async with opened(patience_s=0) as writer:
-        writer.commit = Away(float("inf"))
+    away = Away(float("inf"))
+    async with opened(patience_s=300 if end is stop else 0.02) as writer:
+        writer.commit = away
         book.attempt(writer._batch, "a", new_id())
-        with pytest.raises(LedgerAwayError):
-            await writer.committed()
-        # The process is killed now: nobody settles the attempt, and its lease ends before the file is imported.
-        close_run(book.ledger, book.lease, "failed", now())
-        (path,) = spill.find_spills(tmp_path / "spill")
-        spill.recover(book.ledger, path)
+        waiting = asyncio.create_task(writer.committed())
+        await until(lambda: away.asked >= 2, pause_s=0)
+        # The next batch is open meanwhile.
+        book.attempt(writer._batch, "b", new_id())
+        end(writer, waiting)
+        await asyncio.gather(waiting, return_exceptions=True)
+    (path,) = spill.find_spills(tmp_path / "spill")
+    spill.recover(book.ledger, path)
     with book.ledger.connect() as connection:
-        (attempt,) = connection.execute(select(Attempt.ended_at, Attempt.error_type)).all()
-    assert attempt.ended_at is not None
-    assert attempt.error_type == "not_sent"
+        found = connection.execute(select(Attempt.error_type, Attempt.ended_at.is_(None))).all()
+    assert found == [("not_sent", False)] * 2
 
 
 async def test_writer_without_rows_ends_at_once_and_leaves_no_file_if_the_ledger_is_full(
