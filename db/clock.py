@@ -2,37 +2,38 @@
 
 The processes that write rows also make their ids and times. A PostgreSQL ledger is shared: they may run on several
 machines whose clocks differ, so each process measures its difference from the database's clock, which also judges
-leases. A SQLite ledger is on this machine, whose clock is the ledger's.
+leases. A SQLite ledger is on this machine, whose clock is the ledger's. People can set that clock back. So a process
+reads the newest row when it opens the ledger and at each heartbeat, and its time continues from there.
 """
 
+import logging
+from collections.abc import Iterable
 from datetime import UTC, datetime
 from typing import Any
+from uuid import UUID
 
 import uuid_utils
-from sqlalchemy import Connection, Engine, Float, literal, select
+from sqlalchemy import Connection, Engine, Float, column, func, literal, select, table
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql.functions import GenericFunction
 
 from db.columns import UtcDateTime
-from db.machine import boot_time_s, here
+from db.machine import TIMESTAMP_BIT, boot_time_s, here, utc_now
 
 TRIES = 3  # measurements at the start; the quickest one counts
 SHARED = "presswork_shared"
 """The execution option of an engine whose ledger is shared although it is not on PostgreSQL: simulations set it."""
-_TIMESTAMP_BIT = 80  # a UUIDv7 begins with 48 bits of milliseconds
+_log = logging.getLogger("prefect.presswork")
 
 
 def now() -> datetime:
     """Return the current time in UTC, by the ledger's clock."""
-    machine = here()
-    return datetime.fromtimestamp(machine.wall_time_s() + machine.ledger_clock.shift_ms() / 1000, UTC)
+    return here().ledger_clock.now()
 
 
 def new_id() -> str:
     """Return a UUIDv7 as text; later ids, by the ledger's clock, sort later."""
-    machine = here()
-    made = machine.uuid7() + (machine.ledger_clock.shift_ms() << _TIMESTAMP_BIT)
-    return str(uuid_utils.UUID(int=made))
+    return str(uuid_utils.UUID(int=here().ledger_clock.new_uuid7()))
 
 
 def is_shared(ledger: Engine | Connection) -> bool:
@@ -69,13 +70,18 @@ def _on_postgres(element: database_time, compiler: Any, **options: Any) -> str:
 
 
 _ASK = select(database_time())
+NEWEST_IDS = tuple(
+    select(func.max(column("id"))).select_from(table(name)).scalar_subquery()
+    for name in ("runs", "attempts", "generations")
+)
+"""The newest ids of this machine's own ledger, by the tables' primary keys. The other tables' rows are not ordered."""
 
 
 def agree(ledger: Engine) -> None:
     """Measure the difference from the ledger's clock; raises SQLAlchemy's errors unchanged."""
-    ledger_clock = here().ledger_clock
     if not is_shared(ledger):
-        ledger_clock.reset()
+        with ledger.connect() as connection:
+            keep_up_with(connection.execute(select(*NEWEST_IDS)).one())
         return
     measured = []
     with ledger.connect() as connection:
@@ -85,4 +91,26 @@ def agree(ledger: Engine) -> None:
             took = boot_time_s() - sent
             measured.append((took, moment, sent + took / 2))
     _took, moment, at = min(measured)
-    ledger_clock.set(moment, at)
+    here().ledger_clock.set(moment, at)
+
+
+def keep_up_with(newest_ids: Iterable[str | None]) -> None:
+    """Let this process's time be later than the newest rows of this machine's own ledger; ignores other ids."""
+    newest_s = max(_seconds_of(each or "") for each in newest_ids)
+    if here().ledger_clock.keep_up_with(newest_s):
+        _log.warning(
+            "The ledger's newest row is of %s, but the machine's clock shows %s. If the clock is wrong, set it. If it "
+            "is right, it was wrong when that row was written: content of such rows is replaced by new content only "
+            "after that time. To replace it earlier, restore an older backup of the ledger.",
+            datetime.fromtimestamp(newest_s, UTC).isoformat(" ", "minutes"),
+            utc_now().isoformat(" ", "minutes"),
+        )
+
+
+def _seconds_of(identifier: str) -> float:
+    """Return when an id was made, in seconds since 1970; 0 if it is no UUIDv7."""
+    try:
+        found = UUID(identifier)
+    except ValueError:
+        return 0.0
+    return (found.int >> TIMESTAMP_BIT) / 1000 if found.version == 7 else 0.0

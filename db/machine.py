@@ -18,6 +18,12 @@ SLACK_MS = 50
 """Ignore smaller differences: they come from the network, and following them would disorder one process's ids."""
 SLOWEST_S = 1.0
 """Ignore slower measurements, such as one that waited for a lock: the error is up to half of the time taken."""
+MOST_BEHIND_S = 86_400.0
+"""A wall clock that is further behind the newest row has been set right: that row's time was wrong.
+
+Local time taken for UTC is wrong by 14 hours at most, and summer time by one. A larger error has another cause."""
+TIMESTAMP_BIT = 80
+"""A UUIDv7 begins with 48 bits of milliseconds."""
 _PROC = Path("/proc")
 _BOOT_CLOCK = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
 
@@ -104,35 +110,78 @@ class Machine:
 
 
 class LedgerClock:
-    """The ledger's time in this process: the machine's own time until `set` is called.
+    """The ledger's time in this process: the machine's wall clock until `set` or `keep_up_with` is called.
 
     There is one in each process, because many modules make ids. With two ledgers, the one measured last sets it.
     """
 
     def __init__(self, machine: Machine) -> None:
         self._machine = machine
+        self.reset()
+
+    def reset(self) -> None:
+        """Use this machine's wall clock again."""
         self._ahead_s: float | None = None  # the ledger's seconds since 1970 minus this machine's seconds since boot
-        self._shift_ms = 0
+        self._is_own = False  # whether the ledger's clock is this machine's
+        self._ignored_s = 0.0
+        self._shift_ms = self._id_shift_ms = 0
 
     def set(self, ledger_time: datetime, boot_s: float, took_s: float = 0.0) -> None:
-        """Adopt the ledger's time, which was read within `took_s` seconds after this machine's `boot_s`.
+        """Adopt the time of a shared ledger, which was read within `took_s` seconds after this machine's `boot_s`.
 
         Measurements slower than SLOWEST_S are ignored if there is an earlier one.
         """
-        if self._ahead_s is None or took_s <= SLOWEST_S:
-            self._ahead_s = ledger_time.timestamp() - (boot_s + took_s / 2)
+        if self._ahead_s is None or self._is_own or took_s <= SLOWEST_S:
+            self._ahead_s, self._is_own = ledger_time.timestamp() - (boot_s + took_s / 2), False
 
-    def reset(self) -> None:
-        """Use this machine's own clock again."""
-        self._ahead_s, self._shift_ms = None, 0
+    def keep_up_with(self, newest_s: float) -> bool:
+        """Follow the wall clock of this machine's own ledger, but never fall behind its newest row, or run backwards.
 
-    def shift_ms(self) -> int:
-        """Return the ledger's time minus this machine's, in milliseconds; it changes if either clock is corrected."""
-        if self._ahead_s is not None:
-            found = round((self._ahead_s + self._machine.boot_time_s() - self._machine.wall_time_s()) * 1000)
-            if abs(found - self._shift_ms) > SLACK_MS:
-                self._shift_ms = found
-        return self._shift_ms
+        `newest_s` are the row's seconds since 1970. A row that is further ahead than MOST_BEHIND_S is ignored; returns
+        True the first time, so that somebody is told.
+        """
+        wall_s, boot_s = self._machine.wall_time_s(), self._machine.boot_time_s()
+        ahead_s = self._ahead_s if self._is_own and self._ahead_s is not None else wall_s - boot_s
+        is_likely = newest_s - wall_s <= MOST_BEHIND_S
+        self._ahead_s, self._is_own = max(ahead_s, newest_s - boot_s) if is_likely else ahead_s, True
+        is_news = not is_likely and newest_s > self._ignored_s
+        self._ignored_s = newest_s if is_news else self._ignored_s
+        return is_news
+
+    def now(self) -> datetime:
+        """Return the ledger's time in UTC."""
+        return datetime.fromtimestamp(self.now_s(), UTC)
+
+    def now_s(self) -> float:
+        """Return the ledger's seconds since 1970."""
+        if self._ahead_s is None:
+            return self._machine.wall_time_s()
+        if self._is_own:
+            return self._own_s(self._ahead_s)
+        found = round((self._ahead_s + self._machine.boot_time_s() - self._machine.wall_time_s()) * 1000)
+        if abs(found - self._shift_ms) > SLACK_MS:
+            self._shift_ms = found
+        return self._machine.wall_time_s() + self._shift_ms / 1000
+
+    def _own_s(self, ahead_s: float) -> float:
+        # In this order: if this thread is held up between the two, the result is later, as it should be, and the wall
+        # clock only seems to be behind.
+        wall_s = self._machine.wall_time_s()
+        boot_s = self._machine.boot_time_s()
+        if not 0 < ahead_s + boot_s - wall_s <= MOST_BEHIND_S:
+            self._ahead_s = ahead_s = wall_s - boot_s
+        return ahead_s + boot_s
+
+    def new_uuid7(self) -> int:
+        """Return a new UUIDv7 by the ledger's time; later ones of one process are greater."""
+        # The library that makes ids stops its clock while the wall clock is behind an id that it has made. So the
+        # difference is measured from the id, and only a clear one counts: small ones would disorder ids.
+        now_ms = int(self.now_s() * 1000)
+        made = self._machine.uuid7()
+        found = now_ms - (made >> TIMESTAMP_BIT)
+        if abs(found - self._id_shift_ms) > SLACK_MS:
+            self._id_shift_ms = max(found, 0) if self._is_own else found
+        return made + (self._id_shift_ms << TIMESTAMP_BIT)
 
 
 class _Here:

@@ -27,6 +27,7 @@ from sqlalchemy.exc import OperationalError
 
 from bench.postgres import own_postgres
 from db.ledger.connecting import connect_ledger, open_ledger, upgrade
+from db.machine import here
 from presswork.operate.command_server.server_context import own_server
 from tests.machines import SetMachine, using
 
@@ -68,6 +69,12 @@ def machine() -> Iterator[SetMachine]:
 def own_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let no setting of the person who runs the tests reach them."""
     forget_settings(monkeypatch)
+
+
+@pytest.fixture(autouse=True)
+def own_ledger_clock() -> None:
+    """Let the times of one test's ledger not reach the next test: in a process, the ledger's time never goes back."""
+    here().ledger_clock.reset()
 
 
 def forget_settings(patch: pytest.MonkeyPatch) -> None:

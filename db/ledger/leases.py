@@ -8,14 +8,15 @@ database's clock decides. SQLite is on one machine, so there the seconds since i
 and they include its sleep.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import timedelta
+from functools import cache
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, Engine, and_, delete, insert, or_, select, update
+from sqlalchemy import ColumnElement, Connection, Engine, Select, and_, bindparam, delete, insert, or_, select, update
 
-from db.clock import database_time, is_shared, now
+from db.clock import NEWEST_IDS, database_time, is_shared, keep_up_with, now
 from db.database_errors import DatabaseError
 from db.identity import fate_of, this_process
 from db.machine import boot_time_s, here
@@ -26,7 +27,36 @@ from db.words import CRASHED, MAIN, NOT_SENT, RUNNING
 
 LEASE_S = 120.0
 HEARTBEAT_S = 15.0
+# What commits and heartbeats execute, made once; `_of` returns the values.
+_LEASE: Any = bindparam("of_lease")
+_RUN: Any = bindparam("of_run")
+_IT = StoredLease.id == _LEASE
+_HELD = (_IT, StoredLease.epoch == bindparam("of_epoch"))
+_CHECK = select(StoredLease.id).where(*_HELD).with_for_update(read=True)
+_RENEWING = update(StoredLease).where(*_HELD)
+# The newest ids are read with the renewal, because a statement of its own would cost another wait for the ledger.
+_RENEW = _RENEWING.returning(StoredLease.alive_until, *NEWEST_IDS)
+_RENEW_SHARED = _RENEWING.values(alive_until=database_time(LEASE_S)).returning(StoredLease.alive_until)
+_TAKE, _END = insert(StoredLease), delete(StoredLease).where(_IT)
+_OPEN = (Attempt.run_id == _RUN, Attempt.ended_at.is_(None), Attempt.lease_id == _LEASE)
+_SETTLE = update(Attempt).where(*_OPEN)
+_RELEASE = delete(Claim).where(Claim.owner == _LEASE)
+_TAKEN = (WorkingRow.run_id == _RUN, WorkingRow.lease_id == _LEASE, WorkingRow.status.is_(None))
+_FREE = update(WorkingRow).where(*_TAKEN)
+_HOLDS_ANY = or_(
+    select(Claim.owner).where(Claim.owner == _LEASE).exists(), select(WorkingRow.step).where(*_TAKEN).exists()
+)
+# key_share: the lock must not block those that write rows of the run, because these rows refer to it.
+_LOCK_RUN = select(StoredRun.status).where(StoredRun.id == _RUN).with_for_update(key_share=True)
+_LEASES = select(StoredLease.id, StoredLease.epoch, StoredLease.worker).where(StoredLease.run_id == _RUN)
+_OLDER = _LEASES.where(StoredLease.worker == bindparam("of_worker"))
 _LAPSED_BY_DATABASE = StoredLease.alive_until < database_time()
+_LAPSED_HERE = or_(
+    # A lease of an earlier release has only the time of day. A lease of another boot has expired.
+    and_(StoredLease.boot.is_(None), StoredLease.alive_until < bindparam("this_moment")),
+    StoredLease.boot != bindparam("this_boot"),
+    StoredLease.until_s < bindparam("this_second"),
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,23 +95,13 @@ def take(
     lock_run(connection, run_id)
     # The only place where leases are made, so a run with a lease has no mark (see db/rollups/marks.py).
     take_mark(connection, run_id)
-    older = select(StoredLease.id, StoredLease.epoch).where(StoredLease.run_id == run_id, StoredLease.worker == worker)
-    for superseded in connection.execute(older).all():
+    for superseded in connection.execute(_OLDER, {"of_run": run_id, "of_worker": worker}).all():
         end(connection, Lease(superseded.id, run_id, worker), CRASHED)
         if superseded.id == lease_id:
             # A flow run that is started again: its earlier process must also learn that it is superseded.
             epoch = max(epoch, superseded.epoch + 1)
-    connection.execute(
-        insert(StoredLease).values(
-            id=lease_id,
-            run_id=run_id,
-            worker=worker,
-            process=process or this_process(),
-            epoch=epoch,
-            taken_at=now(),
-            alive_until=now(),
-        )
-    )
+    row = {"id": lease_id, "run_id": run_id, "worker": worker, "process": process or this_process(), "epoch": epoch}
+    connection.execute(_TAKE, {**row, "taken_at": now(), "alive_until": now()})
     lease = Lease(lease_id, run_id, worker, epoch)
     renew_in(connection, lease)
     return lease
@@ -89,9 +109,17 @@ def take(
 
 def check(connection: Connection, lease: Lease) -> None:
     """Raise LeaseLostError if this lease is lost; else lock it until the transaction ends."""
-    statement = select(StoredLease.id).where(*_held(lease)).with_for_update(read=True)
-    if connection.execute(statement).first() is None:
+    if connection.execute(_CHECK, _of(lease)).first() is None:
         raise _lost(lease)
+
+
+def check_is_there(connection: Connection, lease_id: str) -> None:
+    """Raise LeaseLostError if this lease has ended.
+
+    It is not locked: two processes that take over each other's claims would wait for each other.
+    """
+    if connection.scalar(select(StoredLease.id).where(StoredLease.id == lease_id)) is None:
+        raise LeaseLostError(f"The lease {lease_id} has ended.")
 
 
 def renew(engine: Engine, lease: Lease) -> None:
@@ -130,9 +158,10 @@ def end(connection: Connection, lease: Lease, error_type: str = NOT_SENT) -> boo
 
     Its open attempts are settled as `error_type`. If the lease may be gone already, the caller holds the run's lock.
     """
+    # First the lease: this waits for a transaction in which it claims prompts.
+    was_there = bool(connection.execute(_END, _of(lease)).rowcount)
     changed = settle_open(connection, lease, error_type)
     release_holdings(connection, lease)
-    was_there = bool(connection.execute(delete(StoredLease).where(StoredLease.id == lease.id)).rowcount)
     if changed and not was_there:
         take_mark(connection, lease.run_id)
     return was_there
@@ -140,9 +169,7 @@ def end(connection: Connection, lease: Lease, error_type: str = NOT_SENT) -> boo
 
 def end_all(connection: Connection, run_id: str) -> None:
     """End all leases of a run that is being closed; its helpers' requests in flight may still be billed."""
-    for each in connection.execute(
-        select(StoredLease.id, StoredLease.worker).where(StoredLease.run_id == run_id)
-    ).all():
+    for each in connection.execute(_LEASES, {"of_run": run_id}).all():
         end(connection, Lease(each.id, run_id, each.worker), CRASHED)
 
 
@@ -179,51 +206,53 @@ def living(connection: Connection, *which: ColumnElement[bool]) -> list[LivingLe
 
 def settle_open(connection: Connection, lease: Lease, error_type: str) -> int:
     """Settle the open attempts of a lease, and return their number."""
-    is_open = (Attempt.run_id == lease.run_id, Attempt.ended_at.is_(None), Attempt.lease_id == lease.id)
-    return connection.execute(update(Attempt).where(*is_open).values(ended_at=now(), error_type=error_type)).rowcount
+    return connection.execute(_SETTLE, {**_of(lease), "ended_at": now(), "error_type": error_type}).rowcount
 
 
 def release_holdings(connection: Connection, lease: Lease) -> None:
     """Release the claims of a lease, and the records that it has taken and not finished."""
-    connection.execute(delete(Claim).where(Claim.owner == lease.id))
+    connection.execute(_RELEASE, _of(lease))
     free_records(connection, lease)
 
 
 def free_records(connection: Connection, lease: Lease) -> None:
     """Release the records that a lease has taken and not finished."""
-    connection.execute(update(WorkingRow).where(*_taken(lease)).values(lease_id=None))
+    connection.execute(_FREE, {**_of(lease), "lease_id": None})
 
 
 def renew_in(connection: Connection, lease: Lease) -> None:
-    """Renew a lease for LEASE_S from now, in an open transaction; raises LeaseLostError if it is lost."""
+    """Renew a lease for LEASE_S from now, in an open transaction, and measure the ledger's clock.
+
+    Raises LeaseLostError if it is lost.
+    """
     sent, shared = boot_time_s(), is_shared(connection)
-    until: Mapping[str, Any] = {
-        "alive_until": now() + timedelta(seconds=LEASE_S),
-        "boot": here().boot_id,
-        "until_s": sent + LEASE_S,
-    }
     if shared:
-        until = {"alive_until": database_time(LEASE_S)}
-    renewed = connection.scalar(
-        update(StoredLease).where(*_held(lease)).values(until).returning(StoredLease.alive_until)
-    )
+        renewed = connection.execute(_RENEW_SHARED, _of(lease)).one_or_none()
+    else:
+        until = {"alive_until": now() + timedelta(seconds=LEASE_S), "until_s": sent + LEASE_S}
+        renewed = connection.execute(_RENEW, {**_of(lease), **until, "boot": here().boot_id}).one_or_none()
     if renewed is None:
         raise _lost(lease)
     if shared:
-        here().ledger_clock.set(renewed - timedelta(seconds=LEASE_S), sent, boot_time_s() - sent)
+        here().ledger_clock.set(renewed.alive_until - timedelta(seconds=LEASE_S), sent, boot_time_s() - sent)
+    else:
+        keep_up_with(renewed[1:])
 
 
 def lock_run(connection: Connection, run_id: str) -> str:
     """Lock a run against others that change its leases, and return its status; SQLite has one writer anyway."""
-    # key_share: the lock must not block those that write rows of the run, because these rows refer to it.
-    its_row = select(StoredRun.status).where(StoredRun.id == run_id).with_for_update(key_share=True)
-    return str(connection.execute(its_row).scalar_one())
+    return str(connection.execute(_LOCK_RUN, {"of_run": run_id}).scalar_one())
 
 
 def _leases(connection: Connection, *which: ColumnElement[bool]) -> Sequence[Any]:
-    columns = (*StoredLease.__table__.c, StoredRun.flow, _lapsed(connection).label("lapsed"))
-    found = select(*columns).join(StoredRun, StoredRun.id == StoredLease.run_id).where(*which)
-    return list(connection.execute(found.order_by(StoredLease.id)))
+    found = _all_leases(shared=is_shared(connection)).where(*which).order_by(StoredLease.id)
+    return list(connection.execute(found, _this_time(connection)))
+
+
+@cache
+def _all_leases(*, shared: bool) -> Select[Any]:
+    columns = (*StoredLease.__table__.c, StoredRun.flow, _lapsed(shared=shared).label("lapsed"))
+    return select(*columns).join(StoredRun, StoredRun.id == StoredLease.run_id)
 
 
 def _end(connection: Connection, found: Sequence[Any]) -> list[str]:
@@ -232,11 +261,11 @@ def _end(connection: Connection, found: Sequence[Any]) -> list[str]:
     for each in found:
         lease = Lease(each.id, each.run_id, each.worker, each.epoch)
         fate = _fate(connection, each)
-        lapsed = () if fate == "gone" else (_lapsed(connection),)
+        lapsed = () if fate == "gone" else (_lapsed(shared=is_shared(connection)),)
         if fate == "alive":
             # It has not crashed, it only sleeps. Release its holdings once, and raise its epoch if it has any.
-            sleeping = update(StoredLease).where(*_held(lease), *lapsed, _holds_any(lease))
-            if connection.execute(sleeping.values(epoch=lease.epoch + 1)).rowcount:
+            sleeping = update(StoredLease).where(*_HELD, *lapsed, _HOLDS_ANY).values(epoch=lease.epoch + 1)
+            if connection.execute(sleeping, {**_of(lease), **_this_time(connection)}).rowcount:
                 release_holdings(connection, lease)
         elif (fate == "gone" or each.lapsed) and _end_crashed(connection, lease, lapsed):
             crashed.append(lease.run_id)
@@ -247,7 +276,8 @@ def _end_crashed(connection: Connection, lease: Lease, lapsed: Sequence[ColumnEl
     """End a lease whose process has crashed; return whether its run has crashed with it."""
     # First the run, then its lease, in the same order as all others that lock both.
     lock_run(connection, lease.run_id)
-    if not connection.execute(delete(StoredLease).where(*_held(lease), *lapsed)).rowcount:
+    crashed = delete(StoredLease).where(*_HELD, *lapsed)
+    if not connection.execute(crashed, {**_of(lease), **_this_time(connection)}).rowcount:
         return False
     end(connection, lease, CRASHED)
     if lease.worker == MAIN:
@@ -260,25 +290,19 @@ def _fate(ledger: Engine | Connection, lease: Any) -> str:
     return fate_of(lease.process, one_machine=not is_shared(ledger))
 
 
-def _held(lease: Lease) -> tuple[ColumnElement[bool], ...]:
-    return (StoredLease.id == lease.id, StoredLease.epoch == lease.epoch)
+def _of(lease: Lease) -> dict[str, Any]:
+    return {"of_lease": lease.id, "of_epoch": lease.epoch, "of_run": lease.run_id}
 
 
-def _holds_any(lease: Lease) -> ColumnElement[bool]:
-    claims = select(Claim.owner).where(Claim.owner == lease.id)
-    return or_(claims.exists(), select(WorkingRow.step).where(*_taken(lease)).exists())
+def _lapsed(*, shared: bool) -> ColumnElement[bool]:
+    return _LAPSED_BY_DATABASE if shared else _LAPSED_HERE
 
 
-def _taken(lease: Lease) -> tuple[ColumnElement[bool], ...]:
-    return (WorkingRow.run_id == lease.run_id, WorkingRow.lease_id == lease.id, WorkingRow.status.is_(None))
-
-
-def _lapsed(connection: Connection) -> ColumnElement[bool]:
+def _this_time(connection: Connection) -> dict[str, Any]:
+    """Return the values of `_lapsed`."""
     if is_shared(connection):
-        return _LAPSED_BY_DATABASE
-    # A lease of an earlier release has only the time of day. A lease of another boot has expired.
-    of_earlier_release = and_(StoredLease.boot.is_(None), StoredLease.alive_until < now())
-    return or_(of_earlier_release, StoredLease.boot != here().boot_id, StoredLease.until_s < boot_time_s())
+        return {}
+    return {"this_moment": now(), "this_boot": here().boot_id, "this_second": boot_time_s()}
 
 
 def _lost(lease: Lease) -> LeaseLostError:

@@ -10,7 +10,7 @@ from datetime import datetime
 from decimal import Decimal
 from typing import Any, ClassVar, get_args
 
-from db.words import Kind, Origin, RunStatus, Status
+from db.words import NOT_SENT, Kind, Origin, RunStatus, Status
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -230,6 +230,12 @@ class WriteBatch:
     def __len__(self) -> int:
         """Count the rows of history and the confirmations, which determine the size of a commit."""
         return len(self.opened) + len(self.settled) + len(self.generations) + len(self.confirmed)
+
+    def end_unsent(self, at: datetime) -> None:
+        """Settle the attempts that are opened here as not sent, as each request waits for the commit of its attempt."""
+        self.settled += [
+            SettledRow(attempt_id=row.id, ended_at=at, latency_ms=0, error_type=NOT_SENT) for row in self.opened
+        ]
 
     def parts(self) -> Iterator[tuple[str, Sequence[Row]]]:
         """Yield the parts in the order of writing; each may refer to rows of the parts before it.

@@ -54,7 +54,7 @@ def state_of(run_id: str, status: str, active: frozenset[str]) -> str:
     return CRASHED if status == RUNNING else status
 
 
-def counts_in(run_id: str) -> ColumnElement[bool]:
+def counts_in(run_id: Any) -> ColumnElement[bool]:
     """Select the generations that count in a run: one for each record and step, without the replaced ones."""
     return and_(Generation.run_id == run_id, Generation.replaced_by == "")
 

@@ -16,7 +16,7 @@ from typing import Any, Protocol
 import stamina
 import stamina.instrumentation
 
-from db.machine import monotonic_s, utc_now
+from db.machine import here, monotonic_s
 from db.words import ABANDONED, CALL, FAILED, INVALID, NOT_SENT, PERHAPS_BILLED, RETRY, TRUNCATED, UNSENT, Kind
 from presswork.answers.outcomes import Asking, Outcome, Policy, judge_answer
 from presswork.claude.answers import Answer
@@ -196,7 +196,8 @@ async def _ask_once(asking: Asking, ask: Ask, gate: Gate, journal: Journal) -> _
 
 
 def _settled(prompt: Prompt, sent: float | None, answer: Answer | None, error: BaseException | None = None) -> Settled:
-    ended = utc_now()
+    # By the ledger's clock, as the rows are: whoever computes the cost again takes the price of the row's day.
+    ended = here().ledger_clock.now()
     if isinstance(error, WrongEndpointError) and sent is not None:
         answer = error.answer
     error_type = error.kind if isinstance(error, CallError) else ABANDONED if answer is None else None

@@ -7,7 +7,7 @@ from typing import Any
 from db.clock import new_id, now
 from db.ledger.refused_rows import storable
 from db.ledger.rows import OpenedRow, SettledRow
-from db.words import NOT_SENT, REFUSED_BY_LEDGER, UNSENT
+from db.words import REFUSED_BY_LEDGER, UNSENT
 from presswork.answers.pursuing import Opened, Settled
 from presswork.claude.answers import Answer
 from presswork.engine.context import StepContext
@@ -15,7 +15,7 @@ from presswork.engine.generations import add_prompt
 from presswork.engine.materials.items import Item
 from presswork.engine.resources.lease import ClaimLostError
 from presswork.engine.resources.stopping import Pursuit
-from presswork.errors import FinalCallError, LedgerAwayError, StoppedError
+from presswork.errors import FinalCallError
 from presswork.prices import Usage
 
 _USED = tuple(field.name for field in fields(Usage))
@@ -69,13 +69,7 @@ class ItemJournal:
         )
         add_prompt(writer, self._item.prompt)
         writer.open_attempt(row)
-        try:
-            await writer.committed()
-        except (LedgerAwayError, StoppedError):
-            # The row is in a spill file, and its request is never sent. Without an end, the attempt would look like
-            # one that was sent before a crash.
-            self.settle(row.id, Settled(now(), 0, error_type=NOT_SENT))
-            raise
+        await writer.committed()
         if not writer.has_attempt(row.id):
             raise FinalCallError(
                 "Nothing was sent: the ledger refused the attempt's row. See the run's log for the reason.",
@@ -111,7 +105,7 @@ def _settled_row(attempt_id: str, settled: Settled) -> SettledRow:
             told |= {name: getattr(answer.usage, name) for name in _USED}
     row = SettledRow(
         attempt_id=attempt_id,
-        ended_at=now(),  # the same clock as `started_at`
+        ended_at=settled.ended_at,
         latency_ms=settled.latency_ms,
         error_type=settled.error_type,
         validation_errors=[{"where": fault.where, "what": fault.what} for fault in settled.faults] or None,

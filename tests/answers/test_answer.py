@@ -5,20 +5,25 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Mapping
+from datetime import date, timedelta
 from decimal import Decimal
 from typing import Any
 
 import orjson
 import pytest
 
+from db.clock import now
+from db.machine import boot_time_s, utc_now
 from db.words import ANTHROPIC
 from presswork.answers.outcomes import Asking, Policy
 from presswork.answers.pursuing import answer_prompt
 from presswork.claude.answers import Answer
 from presswork.claude.endpoint_check import WrongEndpointError
+from presswork.engine.attempts import _settled_row
 from presswork.errors import EndpointError, FinalCallError, PassingCallError, StoppingCallError
 from presswork.prices import PRICE_VERSION, Usage, cost_of
 from sandbox import Sandbox
+from tests.machines import SetMachine
 from tests.pieces import (
     GOOD,
     PATIENT,
@@ -627,6 +632,20 @@ async def test_attempt_has_its_cost_at_the_price_of_its_day(
     assert settled.cost_usd == Decimal(3) + Decimal("1.5") + Decimal("0.3")
     assert settled.price_version == PRICE_VERSION
     assert settled.latency_ms >= 0
+
+
+async def test_price_is_that_of_the_ledgers_day_which_the_attempts_row_shows(
+    scripted: Scripted, pursue: Pursue, journal: MemoryJournal, machine: SetMachine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    days: list[date] = []
+    monkeypatch.setattr("presswork.answers.pursuing.cost_of", lambda _model, _usage, day: days.append(day))
+    machine.ledger_clock.set(utc_now() + timedelta(days=2), boot_time_s())
+    scripted.plan(Reply(message()))
+
+    await pursue(scripted.url, endpoint=ANTHROPIC)
+
+    assert days == [journal.settled[0].ended_at.date()] == [_settled_row("id", journal.settled[0]).ended_at.date()]
+    assert abs(journal.settled[0].ended_at - now()) < timedelta(hours=1)
 
 
 async def test_unknown_price_is_none(scripted: Scripted, pursue: Pursue, journal: MemoryJournal) -> None:

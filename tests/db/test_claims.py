@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
 
-from sqlalchemy import Engine, select
+import pytest
+from sqlalchemy import Engine, insert, select
 
 from db.clock import now
 from db.ledger import claims, leases
@@ -37,16 +38,27 @@ def test_claims_of_a_lease_that_has_run_out_are_taken_over(ledger: Engine) -> No
     claims.take(ledger, first, HASHES)
     run_out(ledger, first)
     assert claims.take(ledger, second, HASHES) == HASHES
-    assert claims.take(ledger, first, HASHES) == set()
+    with pytest.raises(leases.LeaseLostError):
+        claims.take(ledger, first, HASHES)
+    assert owners(ledger) == dict.fromkeys(HASHES, second)
 
 
 def test_claims_of_a_lease_that_has_ended_or_never_was_are_taken_over(ledger: Engine) -> None:
     ended, mine = Book(ledger).lease, Book(ledger).lease
-    claims.take(ledger, "no lease", {sha("one")})
-    claims.take(ledger, ended.id, {sha("two")})
     close_run(ledger, ended, "completed", now())
-    claims.take(ledger, ended.id, {sha("two")})
+    # Earlier releases left such claims.
+    left = [{"prompt_hash": sha("one"), "owner": "no lease"}, {"prompt_hash": sha("two"), "owner": ended.id}]
+    with ledger.begin() as connection:
+        connection.execute(insert(Claim), [each | {"expires_at": now()} for each in left])
     assert claims.take(ledger, mine.id, HASHES) == HASHES
+
+
+def test_lease_that_has_ended_gets_no_claims_which_nothing_would_release(ledger: Engine) -> None:
+    ended = Book(ledger).lease
+    close_run(ledger, ended, "completed", now())
+    with pytest.raises(leases.LeaseLostError):
+        claims.take(ledger, ended.id, HASHES)
+    assert owners(ledger) == {}
 
 
 def test_heartbeat_keeps_a_leases_claims_and_no_others(ledger: Engine) -> None:

@@ -16,7 +16,7 @@ from db.clock import new_id
 from db.database_errors import LedgerInUseError
 from db.ledger.rows import ParentRow, WriteBatch
 from db.ledger.writing import write
-from db.machine import here
+from db.machine import here, wall_time_s
 from db.readers.figures import count_generations_of
 from db.readers.lives import read_life
 from db.session import begin_write, rows_of
@@ -44,7 +44,7 @@ VIEWS = ("current_content", "usage_by_day")
 @pytest.fixture(autouse=True)
 def one_clock(monkeypatch: pytest.MonkeyPatch) -> None:
     """Make ids by this machine's clock: each lease measures PostgreSQL's, with an error on a busy machine."""
-    monkeypatch.setattr(here().ledger_clock, "shift_ms", lambda: 0)
+    monkeypatch.setattr(here().ledger_clock, "now_s", wall_time_s)
 
 
 class Past:
@@ -310,7 +310,7 @@ def test_last_confirmation_is_the_newest_even_if_clocks_were_apart(
     past = Past(ledger)
     # The ids of the third run sort before those of the second.
     for ahead_ms, steps in ((0, steady), (4000, steady), (2000, steady), (6000, changed)):
-        monkeypatch.setattr(here().ledger_clock, "shift_ms", lambda found=ahead_ms: found)
+        monkeypatch.setattr(here().ledger_clock, "now_s", lambda late=ahead_ms: wall_time_s() + late / 1000)
         past.run(steps=steps)
     before = seen(ledger)
     first = before["lives"]["a"][0]

@@ -6,13 +6,14 @@ import asyncio
 from collections.abc import AsyncIterator
 
 import pytest
-from sqlalchemy import Engine
+from sqlalchemy import Engine, select
 from sqlalchemy.exc import OperationalError
 
 from db.clock import new_id, now
 from db.ledger import claims, leases
 from db.ledger.lifecycle import join_run
 from db.ledger.rows import ConfirmedRow, WriteBatch
+from db.tables import Attempt
 from presswork.engine.resources.lease import ClaimLostError, HeldLease
 from presswork.engine.resources.writer import Writer
 from tests.db.rows import Book, sha, take_up
@@ -136,6 +137,35 @@ async def test_run_that_is_superseded_keeps_what_it_paid_for_and_stops(
     assert "another process" in stopped[0]
     with pytest.raises(ClaimLostError):
         await held.ready(ONE)
+
+
+def test_run_that_is_superseded_leaves_no_attempt_open_that_it_will_not_send(
+    book: Book, held: HeldLease, ledger: Engine
+) -> None:
+    take_up(ledger, book.run_id, new_id())
+    batch = WriteBatch()
+    book.attempt(batch, "prompt", new_id(), lease_id=book.lease.id)
+    held.write(batch, [])
+    with ledger.connect() as connection:
+        ends = connection.execute(select(Attempt.ended_at.is_not(None), Attempt.error_type)).all()
+    assert [tuple(end) for end in ends] == [(True, "not_sent")]
+
+
+def test_run_that_is_superseded_claims_nothing_more(book: Book, held: HeldLease, ledger: Engine) -> None:
+    take_up(ledger, book.run_id, new_id())
+    assert held.take({ONE}) == set()
+    assert "another process" in str(held.superseded_by)
+    with ledger.connect() as connection:
+        assert connection.exec_driver_sql("SELECT count(*) FROM claims").scalar() == 0
+
+
+def test_run_whose_lease_has_run_out_takes_it_back_before_it_claims(
+    book: Book, held: HeldLease, ledger: Engine
+) -> None:
+    run_out(ledger, book.lease.id)
+    leases.end_lapsed(ledger, except_lease="")
+    assert held.take({ONE}) == {ONE}
+    assert status_of(ledger, book.lease) == ("running", False, 2)
 
 
 async def test_run_that_is_superseded_stops_at_its_next_request(

@@ -276,7 +276,7 @@ async def test_stopped_run_cancels_each_helper_that_has_not_ended(workshop: Work
 async def test_stopped_run_closes_although_the_server_of_its_helpers_does_not_answer(
     workshop: Workshop, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(spreading, "CANCEL_WITHIN_S", 0.01)
+    monkeypatch.setattr(spreading, "HELPERS_CANCELLED_WITHIN_S", 0.01)
     runs = ToldRuns({1: [[RUNNING]], 2: [[RUNNING]]}, silent=frozenset({"1/1"}))
     stop_at_the_second_look(workshop, runs)
     with pytest.raises(Abort):

@@ -29,6 +29,7 @@ from presswork.engine.materials.handles import Generations
 from presswork.engine.resources.writer import Writer
 from presswork.errors import LedgerAwayError, StoppedError
 from tests.db.rows import Book, error_of_sqlite, settled_row
+from tests.machines import SetMachine
 from tests.waiting import until
 
 BUSY = OperationalError("COMMIT", {}, error_of_sqlite(5))
@@ -96,6 +97,18 @@ async def test_reading_that_runs_out_of_patience_says_which_ledger_and_why(opene
     async with opened(patience_s=0.01) as writer:
         with pytest.raises(LedgerAwayError, match=r"unavailable after 0 s: database is locked\..* Run again"):
             await getattr(writer, way)(Away(float("inf")))
+
+
+async def test_patience_ends_also_if_the_ledger_failed_when_the_clock_showed_zero(
+    opened: Open, machine: SetMachine
+) -> None:
+    times = iter((0.0, 0.0))
+    machine.monotonic = lambda: next(times, 60.0)  # 60 s pass before the second failure
+    away = Away(float("inf"))
+    async with opened(patience_s=30) as writer:
+        with pytest.raises(LedgerAwayError):
+            await writer.read(away)
+    assert away.asked == 2
 
 
 async def test_statement_that_is_wrong_is_not_waited_for(opened: Open) -> None:

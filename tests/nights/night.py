@@ -98,7 +98,7 @@ class Driver:
 
     def __init__(self, plan: Night, place: Workplace) -> None:
         self.plan, self.place = plan, place
-        self.world = World(plan.seed)
+        self.world = World(plan.seed, str(place.folder))
         self._machine = here()
         self.flow_runs: list[FlowRun] = []
         self.owners: dict[str, FlowRun] = {}
@@ -146,6 +146,7 @@ class Driver:
             committed_at={row_id: at[0] for kind in ("opened", "written") for row_id, at in times[kind].items()},
             settled_at={row_id: at[-1] for row_id, at in times["settled"].items()},
             crashed_at=times["crashed"],
+            taken_at=times["taken"],
             refused_ids=frozenset(self._refused_ids()),
             left_suspended=frozenset(self._left_suspended()),
             output_classes={"note": SubjectLine, "title": SubjectLine},

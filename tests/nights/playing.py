@@ -5,7 +5,7 @@ import random
 import sqlite3
 import traceback
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 
@@ -85,7 +85,7 @@ def play(plan: Night, place: Workplace, *, with_dump: bool = False) -> Outcome:
     return Outcome(
         plan=plan,
         violations=tuple(violations),
-        story=_without_folder(place, driver.world.story),
+        story=tuple(driver.world.story),
         error=error,
         simulated_s=driver.world.now,
         took_s=monotonic_s() - began,
@@ -97,7 +97,7 @@ def play(plan: Night, place: Workplace, *, with_dump: bool = False) -> Outcome:
 def dump_of(place: Workplace) -> str:
     """Return all tables of the night's ledger as text."""
     with closing(sqlite3.connect(place.ledger.file)) as connection:
-        return "\n".join(_without_folder(place, list(connection.iterdump())))
+        return "\n".join(line.replace(str(place.folder), "") for line in connection.iterdump())
 
 
 def _unhandled(world: World) -> Iterator[Violation]:
@@ -109,11 +109,6 @@ def _unhandled(world: World) -> Iterator[Violation]:
         if not process.killed:
             for each in process.loop.errors:
                 yield Violation(HANDLED, f"{process.name}: {each}")
-
-
-def _without_folder(place: Workplace, lines: Sequence[str]) -> tuple[str, ...]:
-    """Leave out the folder of this workplace: it has another name in each."""
-    return tuple(line.replace(str(place.folder), "") for line in lines)
 
 
 @contextmanager

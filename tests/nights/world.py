@@ -137,7 +137,8 @@ class World:
 
     buried = 0
 
-    def __init__(self, seed: int) -> None:
+    def __init__(self, seed: int, folder: str = "") -> None:
+        self.folder = folder
         self.now = 0.0
         self.rng = random.Random(f"choices {seed}")
         self.ids = random.Random(f"ids {seed}")
@@ -152,8 +153,8 @@ class World:
         self._steps = 0
 
     def tell(self, line: str) -> None:
-        """Add a line to the night's story."""
-        self.story.append(f"{self.now:12.3f}  {line}")
+        """Add a line to the night's story, without the name of the folder, which is another one each time."""
+        self.story.append(f"{self.now:12.3f}  {line.replace(self.folder, '') if self.folder else line}")
 
     def call_at(self, when: float, work: Callable[[], object]) -> None:
         """Do something at a time, outside of all processes."""

@@ -37,7 +37,7 @@ POLL_S = 2.0
 GONE_FOR_S = 10.0
 """A helper counts as crashed when its lease is missing this long, because Prefect learns of a normal end later."""
 _OTHER_EACH_TIME = frozenset({"random", "rand", "newid", "uuid", "gen_random_uuid", "uuid_generate_v4", "sys_guid"})
-CANCEL_WITHIN_S = 5.0
+HELPERS_CANCELLED_WITHIN_S = 5.0
 """A stopped run waits no longer for its helpers' server: its worker kills it soon after, even if it is not closed."""
 SUBMITTED_WITHIN_S = 120.0
 """How long a worker may take to start a helper: if the worker crashes meanwhile, the helper stays in this state."""
@@ -126,7 +126,7 @@ class _Spreading:
 
     async def _cancel(self, number: int, flow_run: str, why: str) -> None:
         try:
-            async with asyncio.timeout(CANCEL_WITHIN_S):
+            async with asyncio.timeout(HELPERS_CANCELLED_WITHIN_S):
                 await self.flow_runs.cancel(flow_run, why)
         except (HelpersUnavailableError, TimeoutError):
             self.log.warning("Could not cancel helper %d.", number)

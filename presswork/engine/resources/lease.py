@@ -16,7 +16,7 @@ from sqlalchemy import Engine
 from db.clock import now
 from db.ledger import claims, leases, lifecycle, ranges
 from db.ledger.refused_rows import RefusedRow
-from db.ledger.rows import SettledRow, WriteBatch
+from db.ledger.rows import WriteBatch
 from db.ledger.writing import write
 from db.machine import boot_time_s
 from db.words import LIVE, MAIN, NOT_SENT
@@ -118,8 +118,16 @@ class HeldLease:
             end(self._lease)
 
     def take(self, hashes: Iterable[str]) -> set[str]:
-        """Claim prompts; returns those that this run now holds (in the writer's thread)."""
-        owned = claims.take(self._ledger, self.id, hashes)
+        """Claim prompts; returns those that this run now holds (in the writer's thread).
+
+        It holds none if another process continues its work.
+        """
+        wanted = tuple(hashes)
+        try:
+            owned = claims.take(self._ledger, self.id, wanted)
+        except leases.LeaseLostError:
+            self._return()
+            owned = set() if self.superseded_by is not None else claims.take(self._ledger, self.id, wanted)
         self._claimed |= owned
         self._lost -= owned
         return owned
@@ -181,6 +189,4 @@ def _keep_paid(batch: WriteBatch) -> None:
     batch.generations[:] = [row for row in batch.generations if row.origin == LIVE]
     kept = {row.id for row in batch.generations}
     batch.parents[:] = [row for row in batch.parents if row.generation_id in kept]
-    batch.settled += [
-        SettledRow(attempt_id=row.id, ended_at=now(), latency_ms=0, error_type=NOT_SENT) for row in batch.opened
-    ]
+    batch.end_unsent(now())

@@ -17,6 +17,7 @@ from typing import NoReturn, ParamSpec, Self, TypeVar
 from sqlalchemy import Engine
 from sqlalchemy.exc import SQLAlchemyError
 
+from db.clock import now
 from db.database_errors import LedgerError
 from db.ledger.refused_rows import RefusedRow, in_words
 from db.ledger.rows import (
@@ -228,14 +229,15 @@ class Writer:
 
     async def _patiently(self, work: Callable[[], Awaitable[T]]) -> T:
         # Counted from the first failure: a process that slept during a commit has not waited yet.
-        began, pause = 0.0, FIRST_PAUSE_S
+        began: float | None = None
+        pause = FIRST_PAUSE_S
         while True:
             try:
                 done = await work()
             except Exception as error:
                 if not is_unavailable(error):
                     raise
-                began = began or monotonic_s()
+                began = monotonic_s() if began is None else began
                 self._report_unavailable(reason_of(error, self._engine.url))
                 if self._spill is not None or monotonic_s() - began + pause > self._patience_s:
                     raise LedgerAwayError(
@@ -266,6 +268,8 @@ class Writer:
         self._complaint = complaint
 
     async def _spill_it(self, batch: WriteBatch) -> NoReturn:
+        # It would look like sent before a crash, and the lease that settles the others knows only committed ones.
+        batch.end_unsent(now())
         self._spill = await self._keep(keep_batch, batch)
         complaint = self._complaint or "it was unavailable"
         raise LedgerAwayError(

@@ -93,6 +93,19 @@ def freeze(night: MadeNight) -> None:
     night.process(frozen=[(2.1, 280.0)])
 
 
+def supersede(opened: float, sent: float) -> Change:
+    """Let the first process continue the second one's run and answer first; the second one had an attempt open."""
+
+    def change(night: MadeNight) -> None:
+        night.told["taken_at"] = {"l1": [160.0]}
+        night.story(0, run_id="r2", lease_id="l1", began_at=159.0, ended_at=400.0)
+        night.served(0, at=161.0)
+        night.served(2, at=sent)
+        night.committed |= {"g001": 290.0, "a003": opened}
+
+    return change
+
+
 PAID_AGAIN: dict[str, tuple[tuple[Change, ...], bool]] = {
     "it was in the ledger": ((), True),
     "it was not, without a reason": ((lose,), True),
@@ -133,6 +146,14 @@ PAID_AGAIN: dict[str, tuple[tuple[Change, ...], bool]] = {
         (commit_late, lambda n: n.story(1, run_id="r1"), lambda n: n.asked(2, run_id="r1")),
         False,
     ),
+    "it was opened before another process took its place": ((supersede(159.9, 174.0),), False),
+    "it was opened after that": ((supersede(160.1, 174.0),), True),
+    "it was opened before, but sent after a heartbeat": ((supersede(159.9, 178.0),), True),
+    "it was opened before, and froze": (
+        (supersede(159.9, 190.0), lambda n: n.process("p2", frozen=[(162, 185)])),
+        False,
+    ),
+    "it froze for half a lease": ((supersede(159.9, 230.0), lambda n: n.process("p2", frozen=[(162, 229)])), True),
     "its answer was no content": ((lambda n: n.served(good=False),), False),
     "the second cost nothing": ((lambda n: n.served(2, cost_usd=Decimal(0)),), False),
     "they are variants of one request": ((lambda n: n.asked(2, prompt_hash=sha("variant")),), False),
