@@ -112,10 +112,7 @@ def _died_with_it(pair: _Pair) -> bool:
 
 def _lost_its_lease(pair: _Pair) -> bool:
     """The process could not renew its lease for so long that others could take over its claims."""
-    night, earlier = pair.evidence.night, pair.earlier
-    since = earlier.at - night.lease_s
-    unable = pair.evidence.unable(earlier.process, since, pair.later.at)
-    return unable >= night.lease_s - night.heartbeat_s - night.slack_s * 4
+    return pair.evidence.lost_lease(pair.earlier.process, pair.earlier.at, pair.later.at)
 
 
 def _spilled(pair: _Pair) -> bool:

@@ -72,6 +72,8 @@ class World:
         process = SimulatedProcess(self, name, on, 1000 + len(self.processes), main)
         self.processes.append(process)
         self.tell(f"{name} starts on {on.name}")
+        if on.asleep_until > self.now:
+            process.stop_until(on.asleep_until)
         self._enter(process)
         process.begin()
         return process
