@@ -150,10 +150,12 @@ def _was_in_flight(pair: _Pair) -> bool:
     own = evidence.story_of(later)
     if own is None:
         return False
-    # An attempt that was cut off does not name its request.
+    attempt = evidence.attempt_of(later)
     opened = [
         evidence.committed(each.id)
         for each in evidence.rows.attempts
+        # An attempt that was cut off does not name its request.
+        if each is attempt or (attempt is None and each.request_id is None)
         if each.prompt_hash == evidence.prompt_of(later) and evidence.committed(each.id) <= later.at
     ]
     taken = min(_superseding(evidence, own), default=math.inf)
