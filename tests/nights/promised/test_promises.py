@@ -179,6 +179,8 @@ KILLS: dict[str, tuple[tuple[Change, ...], bool]] = {
     "it was killed at once": ((lambda n: n.process(died_at=2.03),), False),
     "it was killed long after the answer": ((lambda n: n.process(died_at=30.0),), True),
     "it could not commit": ((lambda n: n.process(died_at=30.0, partitioned=[(1.5, 29.9)]),), False),
+    "it was about to try again": ((lambda n: n.process(died_at=30.0, partitioned=[(1.5, 25.5)]),), False),
+    "it could have tried again": ((lambda n: n.process(died_at=30.0, partitioned=[(1.5, 22.5)]),), True),
     "it did not run": ((lambda n: n.process(died_at=30.0, frozen=[(1.5, 29.9)]),), False),
     "more answers than it may have open": (
         (lambda n: n.process(died_at=2.03), lambda n: n.story(concurrency=1), lambda n: lose_many(n, 4)),
