@@ -12,8 +12,8 @@ from sqlalchemy.exc import OperationalError
 from db.clock import new_id, now
 from db.ledger import claims, leases
 from db.ledger.lifecycle import join_run
-from db.ledger.rows import ConfirmedRow, WriteBatch
-from db.tables import Attempt
+from db.ledger.rows import ConfirmedRow, ParentRow, WriteBatch
+from db.tables import Attempt, Generation, GenerationParent
 from presswork.engine.resources.lease import ClaimLostError, HeldLease
 from presswork.engine.resources.writer import Writer
 from tests.db.rows import Book, sha, take_up
@@ -149,6 +149,22 @@ def test_run_that_is_superseded_leaves_no_attempt_open_that_it_will_not_send(
     with ledger.connect() as connection:
         ends = connection.execute(select(Attempt.ended_at.is_not(None), Attempt.error_type)).all()
     assert [tuple(end) for end in ends] == [(True, "not_sent")]
+
+
+def test_run_that_is_superseded_leaves_what_it_did_not_pay_for_to_the_newer_process(
+    book: Book, held: HeldLease, ledger: Engine
+) -> None:
+    source, parent = Book(ledger).add("source"), Book(ledger).add("parent")
+    take_up(ledger, book.run_id, new_id())
+    batch = WriteBatch()
+    book.generation(batch, "found", origin="cache", output=None, source_generation_id=source)
+    paid = book.generation(batch, "paid")
+    batch.parents += [ParentRow(row.id, parent) for row in batch.generations]
+    held.write(batch, [])
+    with ledger.connect() as connection:
+        of_run = select(Generation.id).where(Generation.run_id == book.run_id)
+        assert connection.scalars(of_run).all() == [paid]
+        assert connection.scalars(select(GenerationParent.generation_id)).all() == [paid]
 
 
 def test_run_that_is_superseded_claims_nothing_more(book: Book, held: HeldLease, ledger: Engine) -> None:

@@ -12,7 +12,7 @@ import pytest
 from tests.nights.broken_promises import BROKEN_PROMISES, MOST_SEEDS, BrokenPromise, find
 from tests.nights.plan import draw
 from tests.nights.playing import Outcome, play
-from tests.nights.workplace import Workplace
+from tests.nights.simulated.workplace import Workplace
 
 Breaks = Callable[[int], tuple[str, ...]]
 
