@@ -104,7 +104,9 @@ BROKEN_PROMISES = (
         "no row replaces another", "db.ledger.writing.mark_replaced", lambda _c, rows: list(rows), is_slow=True
     ),
     BrokenPromise("open attempts stay open", "db.ledger.leases.settle_open", lambda *_a: 0, is_slow=True),
-    BrokenPromise("ids are by the machine's clock", "db.machine.LedgerClock.shift_ms", lambda _clock: 0),
+    BrokenPromise(
+        "ids are by the machine's clock", "db.machine.LedgerClock.now_s", lambda clock: clock._machine.wall_time_s()
+    ),
     BrokenPromise(
         "cost is rounded",
         "presswork.answers.pursuing.cost_of",
