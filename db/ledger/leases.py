@@ -11,52 +11,39 @@ and they include its sleep.
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import timedelta
-from functools import cache
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, Engine, Select, and_, bindparam, delete, insert, or_, select, update
+from sqlalchemy import ColumnElement, Connection, Engine, delete, select, update
 
-from db.clock import NEWEST_IDS, database_time, is_shared, keep_up_with, now
+from db.clock import database_time, is_shared, keep_up_with, now
 from db.database_errors import DatabaseError
 from db.identity import fate_of, this_process
 from db.machine import boot_time_s, here
 from db.rollups.marks import take_mark
 from db.session import begin_write
-from db.tables import Attempt, Claim, StoredLease, StoredRun, WorkingRow
+from db.tables import Claim, StoredLease, StoredRun
+from db.tables.lease_statements import (
+    CHECK_LEASE,
+    END_LEASE,
+    FREE_RECORDS,
+    HELD_LEASE,
+    HOLDS_ANY,
+    LEASES_OF_RUN,
+    LOCK_RUN,
+    OLDER_LEASES,
+    RELEASE_CLAIMS,
+    RENEW_LEASE,
+    RENEW_SHARED_LEASE,
+    SETTLE_ATTEMPTS,
+    TAKE_LEASE,
+    find_leases,
+    lapsed,
+)
 from db.words import CRASHED, MAIN, NOT_SENT, RUNNING
 
 LEASE_S = 120.0
 HEARTBEAT_S = 15.0
-# What commits and heartbeats execute, made once; `_of` returns the values.
-_LEASE: Any = bindparam("of_lease")
-_RUN: Any = bindparam("of_run")
-_IT = StoredLease.id == _LEASE
-_HELD = (_IT, StoredLease.epoch == bindparam("of_epoch"))
-_CHECK = select(StoredLease.id).where(*_HELD).with_for_update(read=True)
-_RENEWING = update(StoredLease).where(*_HELD)
-# The newest ids are read with the renewal, because a statement of its own would cost another wait for the ledger.
-_RENEW = _RENEWING.returning(StoredLease.alive_until, *NEWEST_IDS)
-_RENEW_SHARED = _RENEWING.values(alive_until=database_time(LEASE_S)).returning(StoredLease.alive_until)
-_TAKE, _END = insert(StoredLease), delete(StoredLease).where(_IT)
-_OPEN = (Attempt.run_id == _RUN, Attempt.ended_at.is_(None), Attempt.lease_id == _LEASE)
-_SETTLE = update(Attempt).where(*_OPEN)
-_RELEASE = delete(Claim).where(Claim.owner == _LEASE)
-_TAKEN = (WorkingRow.run_id == _RUN, WorkingRow.lease_id == _LEASE, WorkingRow.status.is_(None))
-_FREE = update(WorkingRow).where(*_TAKEN)
-_HOLDS_ANY = or_(
-    select(Claim.owner).where(Claim.owner == _LEASE).exists(), select(WorkingRow.step).where(*_TAKEN).exists()
-)
-# key_share: the lock must not block those that write rows of the run, because these rows refer to it.
-_LOCK_RUN = select(StoredRun.status).where(StoredRun.id == _RUN).with_for_update(key_share=True)
-_LEASES = select(StoredLease.id, StoredLease.epoch, StoredLease.worker).where(StoredLease.run_id == _RUN)
-_OLDER = _LEASES.where(StoredLease.worker == bindparam("of_worker"))
-_LAPSED_BY_DATABASE = StoredLease.alive_until < database_time()
-_LAPSED_HERE = or_(
-    # A lease of an earlier release has only the time of day. A lease of another boot has expired.
-    and_(StoredLease.boot.is_(None), StoredLease.alive_until < bindparam("this_moment")),
-    StoredLease.boot != bindparam("this_boot"),
-    StoredLease.until_s < bindparam("this_second"),
-)
+_RENEW_SHARED = RENEW_SHARED_LEASE.values(alive_until=database_time(LEASE_S))
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,13 +82,13 @@ def take(
     lock_run(connection, run_id)
     # The only place where leases are made, so a run with a lease has no mark (see db/rollups/marks.py).
     take_mark(connection, run_id)
-    for superseded in connection.execute(_OLDER, {"of_run": run_id, "of_worker": worker}).all():
+    for superseded in connection.execute(OLDER_LEASES, {"of_run": run_id, "of_worker": worker}).all():
         end(connection, Lease(superseded.id, run_id, worker), CRASHED)
         if superseded.id == lease_id:
             # A flow run that is started again: its earlier process must also learn that it is superseded.
             epoch = max(epoch, superseded.epoch + 1)
     row = {"id": lease_id, "run_id": run_id, "worker": worker, "process": process or this_process(), "epoch": epoch}
-    connection.execute(_TAKE, {**row, "taken_at": now(), "alive_until": now()})
+    connection.execute(TAKE_LEASE, {**row, "taken_at": now(), "alive_until": now()})
     lease = Lease(lease_id, run_id, worker, epoch)
     renew_in(connection, lease)
     return lease
@@ -109,7 +96,7 @@ def take(
 
 def check(connection: Connection, lease: Lease) -> None:
     """Raise LeaseLostError if this lease is lost; else lock it until the transaction ends."""
-    if connection.execute(_CHECK, _of(lease)).first() is None:
+    if connection.execute(CHECK_LEASE, _of(lease)).first() is None:
         raise _lost(lease)
 
 
@@ -159,7 +146,7 @@ def end(connection: Connection, lease: Lease, error_type: str = NOT_SENT) -> boo
     Its open attempts are settled as `error_type`. If the lease may be gone already, the caller holds the run's lock.
     """
     # First the lease: this waits for a transaction in which it claims prompts.
-    was_there = bool(connection.execute(_END, _of(lease)).rowcount)
+    was_there = bool(connection.execute(END_LEASE, _of(lease)).rowcount)
     changed = settle_open(connection, lease, error_type)
     release_holdings(connection, lease)
     if changed and not was_there:
@@ -169,14 +156,14 @@ def end(connection: Connection, lease: Lease, error_type: str = NOT_SENT) -> boo
 
 def end_all(connection: Connection, run_id: str) -> None:
     """End all leases of a run that is being closed; its helpers' requests in flight may still be billed."""
-    for each in connection.execute(_LEASES, {"of_run": run_id}).all():
+    for each in connection.execute(LEASES_OF_RUN, {"of_run": run_id}).all():
         end(connection, Lease(each.id, run_id, each.worker), CRASHED)
 
 
 def end_lapsed(engine: Engine, *, except_lease: str) -> list[str]:
     """End all leases except `except_lease` that have expired or lost their process; return the runs that crashed."""
     with engine.connect() as connection:
-        found = _leases(connection, StoredLease.id != except_lease)
+        found = _leases(connection, "others", of_lease=except_lease)
     if not any(lease.lapsed or _fate(engine, lease) == "gone" for lease in found):
         return []
     with begin_write(engine) as connection:
@@ -188,36 +175,37 @@ def end_lapsed_of(connection: Connection, owners: set[str]) -> None:
 
     Claims of an owner without a lease are deleted.
     """
-    found = _leases(connection, StoredLease.id.in_(sorted(owners)))
+    found = _leases(connection, "these", leases=sorted(owners))
     _end(connection, found)
     over = owners - {lease.id for lease in found}
     if over:
         connection.execute(delete(Claim).where(Claim.owner.in_(sorted(over))))
 
 
-def living(connection: Connection, *which: ColumnElement[bool]) -> list[LivingLease]:
-    """List the leases of active runs; `which` are conditions on leases."""
+def living(connection: Connection, run_id: str | None = None) -> list[LivingLease]:
+    """List the leases of active runs, or those of one run."""
+    found = _leases(connection, "all") if run_id is None else _leases(connection, "of run", of_run=run_id)
     return [
         LivingLease(lease.id, lease.run_id, lease.flow, lease.worker, lease.process)
-        for lease in _leases(connection, *which)
+        for lease in found
         if not lease.lapsed and _fate(connection, lease) != "gone"
     ]
 
 
 def settle_open(connection: Connection, lease: Lease, error_type: str) -> int:
     """Settle the open attempts of a lease, and return their number."""
-    return connection.execute(_SETTLE, {**_of(lease), "ended_at": now(), "error_type": error_type}).rowcount
+    return connection.execute(SETTLE_ATTEMPTS, {**_of(lease), "ended_at": now(), "error_type": error_type}).rowcount
 
 
 def release_holdings(connection: Connection, lease: Lease) -> None:
     """Release the claims of a lease, and the records that it has taken and not finished."""
-    connection.execute(_RELEASE, _of(lease))
+    connection.execute(RELEASE_CLAIMS, _of(lease))
     free_records(connection, lease)
 
 
 def free_records(connection: Connection, lease: Lease) -> None:
     """Release the records that a lease has taken and not finished."""
-    connection.execute(_FREE, {**_of(lease), "lease_id": None})
+    connection.execute(FREE_RECORDS, {**_of(lease), "lease_id": None})
 
 
 def renew_in(connection: Connection, lease: Lease) -> None:
@@ -230,7 +218,7 @@ def renew_in(connection: Connection, lease: Lease) -> None:
         renewed = connection.execute(_RENEW_SHARED, _of(lease)).one_or_none()
     else:
         until = {"alive_until": now() + timedelta(seconds=LEASE_S), "until_s": sent + LEASE_S}
-        renewed = connection.execute(_RENEW, {**_of(lease), **until, "boot": here().boot_id}).one_or_none()
+        renewed = connection.execute(RENEW_LEASE, {**_of(lease), **until, "boot": here().boot_id}).one_or_none()
     if renewed is None:
         raise _lost(lease)
     if shared:
@@ -241,18 +229,12 @@ def renew_in(connection: Connection, lease: Lease) -> None:
 
 def lock_run(connection: Connection, run_id: str) -> str:
     """Lock a run against others that change its leases, and return its status; SQLite has one writer anyway."""
-    return str(connection.execute(_LOCK_RUN, {"of_run": run_id}).scalar_one())
+    return str(connection.execute(LOCK_RUN, {"of_run": run_id}).scalar_one())
 
 
-def _leases(connection: Connection, *which: ColumnElement[bool]) -> Sequence[Any]:
-    found = _all_leases(shared=is_shared(connection)).where(*which).order_by(StoredLease.id)
-    return list(connection.execute(found, _this_time(connection)))
-
-
-@cache
-def _all_leases(*, shared: bool) -> Select[Any]:
-    columns = (*StoredLease.__table__.c, StoredRun.flow, _lapsed(shared=shared).label("lapsed"))
-    return select(*columns).join(StoredRun, StoredRun.id == StoredLease.run_id)
+def _leases(connection: Connection, which: str, **values: Any) -> Sequence[Any]:
+    found = find_leases(which, shared=is_shared(connection))
+    return list(connection.execute(found, {**values, **_this_time(connection)}))
 
 
 def _end(connection: Connection, found: Sequence[Any]) -> list[str]:
@@ -261,22 +243,22 @@ def _end(connection: Connection, found: Sequence[Any]) -> list[str]:
     for each in found:
         lease = Lease(each.id, each.run_id, each.worker, each.epoch)
         fate = _fate(connection, each)
-        lapsed = () if fate == "gone" else (_lapsed(shared=is_shared(connection)),)
+        expired = () if fate == "gone" else (lapsed(shared=is_shared(connection)),)
         if fate == "alive":
             # It has not crashed, it only sleeps. Release its holdings once, and raise its epoch if it has any.
-            sleeping = update(StoredLease).where(*_HELD, *lapsed, _HOLDS_ANY).values(epoch=lease.epoch + 1)
+            sleeping = update(StoredLease).where(*HELD_LEASE, *expired, HOLDS_ANY).values(epoch=lease.epoch + 1)
             if connection.execute(sleeping, {**_of(lease), **_this_time(connection)}).rowcount:
                 release_holdings(connection, lease)
-        elif (fate == "gone" or each.lapsed) and _end_crashed(connection, lease, lapsed):
+        elif (fate == "gone" or each.lapsed) and _end_crashed(connection, lease, expired):
             crashed.append(lease.run_id)
     return crashed
 
 
-def _end_crashed(connection: Connection, lease: Lease, lapsed: Sequence[ColumnElement[bool]]) -> bool:
+def _end_crashed(connection: Connection, lease: Lease, expired: Sequence[ColumnElement[bool]]) -> bool:
     """End a lease whose process has crashed; return whether its run has crashed with it."""
     # First the run, then its lease, in the same order as all others that lock both.
     lock_run(connection, lease.run_id)
-    crashed = delete(StoredLease).where(*_HELD, *lapsed)
+    crashed = delete(StoredLease).where(*HELD_LEASE, *expired)
     if not connection.execute(crashed, {**_of(lease), **_this_time(connection)}).rowcount:
         return False
     end(connection, lease, CRASHED)
@@ -294,12 +276,8 @@ def _of(lease: Lease) -> dict[str, Any]:
     return {"of_lease": lease.id, "of_epoch": lease.epoch, "of_run": lease.run_id}
 
 
-def _lapsed(*, shared: bool) -> ColumnElement[bool]:
-    return _LAPSED_BY_DATABASE if shared else _LAPSED_HERE
-
-
 def _this_time(connection: Connection) -> dict[str, Any]:
-    """Return the values of `_lapsed`."""
+    """Return the values of the parameters of `lapsed`."""
     if is_shared(connection):
         return {}
     return {"this_moment": now(), "this_boot": here().boot_id, "this_second": boot_time_s()}

@@ -29,6 +29,11 @@ MANY = 200
 """Deleted working rows after which the table is vacuumed at once."""
 _RUN: Any = bindparam("of_run")
 _STEP: Any = bindparam("of_step")
+_OF_FLOW_RUN = select(func.max(StoredRun.id)).where(
+    StoredRun.prefect_flow_run_id == bindparam("of_flow_run"),
+    StoredRun.flow == bindparam("of_flow"),
+    StoredRun.endpoint == bindparam("of_endpoint"),
+)
 _SET = update(StoredRun).where(StoredRun.id == _RUN)
 _SET_STEP = update(StoredStep).where(StoredStep.run_id == _RUN, StoredStep.step == _STEP)
 _COUNTED = (WorkingRow.run_id == _RUN, WorkingRow.step == _STEP, WorkingRow.status.is_not(None))
@@ -47,9 +52,8 @@ def begin_or_resume(engine: Engine, run: RunRow, lease_id: str) -> Lease:
             if connection.dialect.name == "postgresql":
                 # There is no row to lock yet; SQLite has one writer anyway.
                 connection.execute(select(func.pg_advisory_xact_lock(func.hashtext(run.prefect_flow_run_id))))
-            of_flow_run = select(func.max(StoredRun.id)).where(StoredRun.prefect_flow_run_id == run.prefect_flow_run_id)
-            same = (StoredRun.flow == run.flow, StoredRun.endpoint == run.endpoint)
-            known = connection.scalar(of_flow_run.where(*same))
+            same = {"of_flow": run.flow, "of_endpoint": run.endpoint, "of_flow_run": run.prefect_flow_run_id}
+            known = connection.scalar(_OF_FLOW_RUN, same)
             if known is not None:
                 _set(connection, known, status=RUNNING, ended_at=None, suspended_for=None, due_at=None)
                 return leases.take(connection, known, MAIN, lease_id, run.process)
