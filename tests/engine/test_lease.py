@@ -191,8 +191,7 @@ def test_run_that_is_superseded_changes_no_step_of_the_newer_process(
     newer = take_up(ledger, book.run_id, new_id())
     begin_step(ledger, book.run_id, "note", made_from=None, total=3, left_out=0, lease=newer)
     end_step(ledger, book.run_id, "note", lease=newer)
-    step = {"made_from": "other", "total": 0, "left_out": 1}
-    held.led(lambda lease: begin_step(ledger, book.run_id, "note", **step, lease=lease))
+    held.led(lambda lease: begin_step(ledger, book.run_id, "note", made_from="other", total=0, left_out=1, lease=lease))
     held.led(lambda lease: divide(ledger, lease, "note", [["a"]]))
     assert "another process" in str(held.superseded_by)
     with ledger.connect() as connection:
