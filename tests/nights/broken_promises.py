@@ -76,14 +76,10 @@ BROKEN_PROMISES = (
     BrokenPromise("the look-up finds nothing", "presswork.engine.resources.run_ledger.look_up", lambda *_a, **_o: {}),
     BrokenPromise("nobody waits for a commit", "presswork.engine.resources.writer.Writer.committed", _at_once),
     BrokenPromise("a commit does not check its lease", "db.ledger.leases.check", _nothing),
-    BrokenPromise(
-        "no request waits for the lease", "presswork.engine.resources.lease.HeldLease.ready", _at_once, is_slow=True
-    ),
+    BrokenPromise("no request waits for the lease", "presswork.engine.resources.lease.HeldLease.ready", _at_once),
     BrokenPromise("every answer is valid", "presswork.answers.outcomes.validate_answer", _any_content),
     BrokenPromise("no request is too expensive", "presswork.pacing.spending.Spending.reserve", _without_cap),
-    BrokenPromise(
-        "unwritten rows are dropped", "presswork.engine.resources.writer.keep_batch", _file_without_rows, is_slow=True
-    ),
+    BrokenPromise("unwritten rows are dropped", "presswork.engine.resources.writer.keep_batch", _file_without_rows),
     BrokenPromise("a spill file is deleted unread", "db.ledger.spill.write", _nothing, is_slow=True),
     BrokenPromise("a prompt is paid for without a bound", "presswork.engine.opening._policy", _any_number),
     BrokenPromise("no step is done", "db.ledger.lifecycle.end_step", _nothing),
