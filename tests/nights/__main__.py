@@ -74,7 +74,8 @@ def _play_many(seeds: range, place: Workplace, *, happenings: bool) -> list[Outc
     used = time.process_time() - cpu
     print(
         f"{count:,} seeds from {seeds.start} in {took:,.1f} s: {len(failed)} failed, {count / took:.2f} seeds/s, "
-        f"{took / count:.3f} s a seed ({used / count:.3f} s of CPU), the slowest {slowest[0]:.2f} s (seed {slowest[1]}), "
+        f"{took / count:.3f} s a seed ({used / count:.3f} s of CPU), "
+        f"the slowest {slowest[0]:.2f} s (seed {slowest[1]}), "
         f"{simulated / 60 / took:,.1f} simulated hours in a real minute ({simulated / 60 / used:,.1f} in one of CPU)"
     )
     print(*(f"{number:6}  {promise}" for promise, number in broken.most_common()), sep="\n")

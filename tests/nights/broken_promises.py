@@ -85,7 +85,6 @@ BROKEN_PROMISES = (
     BrokenPromise("no step is done", "db.ledger.lifecycle.end_step", _nothing),
     BrokenPromise("no attempt has an end", "presswork.engine.resources.writer.Writer.settle_attempt", _nothing),
     BrokenPromise("a lease is shorter than its heartbeat", "db.ledger.leases.LEASE_S", 5.0, is_slow=True),
-    BrokenPromise("claims of ended leases stay", "db.ledger.leases.release_holdings", _nothing, is_slow=True),
     BrokenPromise("a living process has crashed", "db.ledger.leases.fate_of", lambda *_a, **_o: "gone", is_slow=True),
     BrokenPromise("rows after the end leave the rollups", "db.ledger.writing.unmark", _nothing, is_slow=True),
     BrokenPromise("a trial's answers are content", "db.ledger.standing.content_statements", _with_trials, is_slow=True),
