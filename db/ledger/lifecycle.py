@@ -12,7 +12,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import SQLAlchemyError
 
 from db.ledger import leases
-from db.ledger.leases import Lease
+from db.ledger.leases import Lease, SupersededError
 from db.ledger.refused_rows import storable
 from db.ledger.rows import RunRow, values_of
 from db.ledger.standing import COUNTED_IN
@@ -21,7 +21,7 @@ from db.rollups.savings import store_missing_savings, store_savings
 from db.session import begin_write
 from db.sources.values import storable_text
 from db.tables import StoredLease, StoredRun, StoredStep, WorkingRow, insert_missing
-from db.words import CRASHED, DONE, MAIN, OPEN, RUNNING, SUSPENDED
+from db.words import CRASHED, DONE, MAIN, NOT_OVER, OPEN, RUNNING, SUSPENDED
 
 MANY = 200
 """Deleted working rows after which the table is vacuumed at once."""
@@ -52,8 +52,12 @@ def begin_or_resume(engine: Engine, run: RunRow, lease_id: str) -> Lease:
 
 
 def join_run(engine: Engine, run_id: str, lease_id: str, worker: str) -> Lease:
-    """Take a helper's lease on a run."""
+    """Take a helper's lease on a run; raises SupersededError if the run has ended."""
     with begin_write(engine) as connection:
+        status = leases.lock_run(connection, run_id)
+        if status not in NOT_OVER:
+            # Else a closed run is shown as active, and has no rollups, until this helper leaves.
+            raise SupersededError(f"the run has ended ({status})")
         return leases.take(connection, run_id, worker, lease_id)
 
 
