@@ -30,7 +30,7 @@ from db.ledger.connecting import connect_ledger, open_ledger, upgrade
 from db.machine import here
 from presswork.operate.command_server.server_context import own_server
 from tests.machines import SetMachine, using
-from tests.nights.loop import LoneLoop
+from tests.nights.simulated.loop import LoneLoop
 
 ROOT = Path(__file__).resolve().parent.parent
 CHINOOK = Path(os.environ.get("PRESSWORK_TEST_CHINOOK", ROOT.parent / "shared" / "data" / "chinook.sqlite"))

@@ -8,25 +8,42 @@ database's clock decides. SQLite is on one machine, so there the seconds since i
 and they include its sleep.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, Engine, and_, delete, insert, or_, select, update
+from sqlalchemy import ColumnElement, Connection, Engine, delete, select, update
 
-from db.clock import NEWEST_IDS, database_time, is_shared, keep_up_with, now
+from db.clock import database_time, is_shared, keep_up_with, now
 from db.database_errors import DatabaseError
 from db.identity import fate_of, this_process
 from db.machine import boot_time_s, here
 from db.rollups.marks import take_mark
 from db.session import begin_write
-from db.tables import Attempt, Claim, StoredLease, StoredRun, WorkingRow
+from db.tables import Claim, StoredLease, StoredRun
+from db.tables.lease_statements import (
+    CHECK_LEASE,
+    END_LEASE,
+    FREE_RECORDS,
+    HELD_LEASE,
+    HOLDS_ANY,
+    LEASES_OF_RUN,
+    LOCK_RUN,
+    OLDER_LEASES,
+    RELEASE_CLAIMS,
+    RENEW_LEASE,
+    RENEW_SHARED_LEASE,
+    SETTLE_ATTEMPTS,
+    TAKE_LEASE,
+    find_leases,
+    lapsed,
+)
 from db.words import CRASHED, MAIN, NOT_SENT, RUNNING
 
 LEASE_S = 120.0
 HEARTBEAT_S = 15.0
-_LAPSED_BY_DATABASE = StoredLease.alive_until < database_time()
+_RENEW_SHARED = RENEW_SHARED_LEASE.values(alive_until=database_time(LEASE_S))
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,23 +82,13 @@ def take(
     lock_run(connection, run_id)
     # The only place where leases are made, so a run with a lease has no mark (see db/rollups/marks.py).
     take_mark(connection, run_id)
-    older = select(StoredLease.id, StoredLease.epoch).where(StoredLease.run_id == run_id, StoredLease.worker == worker)
-    for superseded in connection.execute(older).all():
+    for superseded in connection.execute(OLDER_LEASES, {"of_run": run_id, "of_worker": worker}).all():
         end(connection, Lease(superseded.id, run_id, worker), CRASHED)
         if superseded.id == lease_id:
             # A flow run that is started again: its earlier process must also learn that it is superseded.
             epoch = max(epoch, superseded.epoch + 1)
-    connection.execute(
-        insert(StoredLease).values(
-            id=lease_id,
-            run_id=run_id,
-            worker=worker,
-            process=process or this_process(),
-            epoch=epoch,
-            taken_at=now(),
-            alive_until=now(),
-        )
-    )
+    row = {"id": lease_id, "run_id": run_id, "worker": worker, "process": process or this_process(), "epoch": epoch}
+    connection.execute(TAKE_LEASE, {**row, "taken_at": now(), "alive_until": now()})
     lease = Lease(lease_id, run_id, worker, epoch)
     renew_in(connection, lease)
     return lease
@@ -89,8 +96,7 @@ def take(
 
 def check(connection: Connection, lease: Lease) -> None:
     """Raise LeaseLostError if this lease is lost; else lock it until the transaction ends."""
-    statement = select(StoredLease.id).where(*_held(lease)).with_for_update(read=True)
-    if connection.execute(statement).first() is None:
+    if connection.execute(CHECK_LEASE, _of(lease)).first() is None:
         raise _lost(lease)
 
 
@@ -131,7 +137,7 @@ def end(connection: Connection, lease: Lease, error_type: str = NOT_SENT) -> boo
     Its open attempts are settled as `error_type`. If the lease may be gone already, the caller holds the run's lock.
     """
     # First the lease: this waits for a transaction in which it claims prompts.
-    was_there = bool(connection.execute(delete(StoredLease).where(StoredLease.id == lease.id)).rowcount)
+    was_there = bool(connection.execute(END_LEASE, _of(lease)).rowcount)
     changed = settle_open(connection, lease, error_type)
     release_holdings(connection, lease)
     if changed and not was_there:
@@ -141,16 +147,14 @@ def end(connection: Connection, lease: Lease, error_type: str = NOT_SENT) -> boo
 
 def end_all(connection: Connection, run_id: str) -> None:
     """End all leases of a run that is being closed; its helpers' requests in flight may still be billed."""
-    for each in connection.execute(
-        select(StoredLease.id, StoredLease.worker).where(StoredLease.run_id == run_id)
-    ).all():
+    for each in connection.execute(LEASES_OF_RUN, {"of_run": run_id}).all():
         end(connection, Lease(each.id, run_id, each.worker), CRASHED)
 
 
 def end_lapsed(engine: Engine, *, except_lease: str) -> list[str]:
     """End all leases except `except_lease` that have expired or lost their process; return the runs that crashed."""
     with engine.connect() as connection:
-        found = _leases(connection, StoredLease.id != except_lease)
+        found = _leases(connection, "others", of_lease=except_lease)
     if not any(lease.lapsed or _fate(engine, lease) == "gone" for lease in found):
         return []
     with begin_write(engine) as connection:
@@ -162,37 +166,37 @@ def end_lapsed_of(connection: Connection, owners: set[str]) -> None:
 
     Claims of an owner without a lease are deleted.
     """
-    found = _leases(connection, StoredLease.id.in_(sorted(owners)))
+    found = _leases(connection, "these", leases=sorted(owners))
     _end(connection, found)
     over = owners - {lease.id for lease in found}
     if over:
         connection.execute(delete(Claim).where(Claim.owner.in_(sorted(over))))
 
 
-def living(connection: Connection, *which: ColumnElement[bool]) -> list[LivingLease]:
-    """List the leases of active runs; `which` are conditions on leases."""
+def living(connection: Connection, run_id: str | None = None) -> list[LivingLease]:
+    """List the leases of active runs, or those of one run."""
+    found = _leases(connection, "all") if run_id is None else _leases(connection, "of run", of_run=run_id)
     return [
         LivingLease(lease.id, lease.run_id, lease.flow, lease.worker, lease.process)
-        for lease in _leases(connection, *which)
+        for lease in found
         if not lease.lapsed and _fate(connection, lease) != "gone"
     ]
 
 
 def settle_open(connection: Connection, lease: Lease, error_type: str) -> int:
     """Settle the open attempts of a lease, and return their number."""
-    is_open = (Attempt.run_id == lease.run_id, Attempt.ended_at.is_(None), Attempt.lease_id == lease.id)
-    return connection.execute(update(Attempt).where(*is_open).values(ended_at=now(), error_type=error_type)).rowcount
+    return connection.execute(SETTLE_ATTEMPTS, {**_of(lease), "ended_at": now(), "error_type": error_type}).rowcount
 
 
 def release_holdings(connection: Connection, lease: Lease) -> None:
     """Release the claims of a lease, and the records that it has taken and not finished."""
-    connection.execute(delete(Claim).where(Claim.owner == lease.id))
+    connection.execute(RELEASE_CLAIMS, _of(lease))
     free_records(connection, lease)
 
 
 def free_records(connection: Connection, lease: Lease) -> None:
     """Release the records that a lease has taken and not finished."""
-    connection.execute(update(WorkingRow).where(*_taken(lease)).values(lease_id=None))
+    connection.execute(FREE_RECORDS, {**_of(lease), "lease_id": None})
 
 
 def renew_in(connection: Connection, lease: Lease) -> None:
@@ -201,17 +205,11 @@ def renew_in(connection: Connection, lease: Lease) -> None:
     Raises LeaseLostError if it is lost.
     """
     sent, shared = boot_time_s(), is_shared(connection)
-    until: Mapping[str, Any] = {
-        "alive_until": now() + timedelta(seconds=LEASE_S),
-        "boot": here().boot_id,
-        "until_s": sent + LEASE_S,
-    }
     if shared:
-        until = {"alive_until": database_time(LEASE_S)}
-    # Read with the renewal, because a statement of its own would cost another wait for the ledger.
-    ids = () if shared else NEWEST_IDS
-    renew = update(StoredLease).where(*_held(lease)).values(until).returning(StoredLease.alive_until, *ids)
-    renewed = connection.execute(renew).one_or_none()
+        renewed = connection.execute(_RENEW_SHARED, _of(lease)).one_or_none()
+    else:
+        until = {"alive_until": now() + timedelta(seconds=LEASE_S), "until_s": sent + LEASE_S}
+        renewed = connection.execute(RENEW_LEASE, {**_of(lease), **until, "boot": here().boot_id}).one_or_none()
     if renewed is None:
         raise _lost(lease)
     if shared:
@@ -222,15 +220,12 @@ def renew_in(connection: Connection, lease: Lease) -> None:
 
 def lock_run(connection: Connection, run_id: str) -> str:
     """Lock a run against others that change its leases, and return its status; SQLite has one writer anyway."""
-    # key_share: the lock must not block those that write rows of the run, because these rows refer to it.
-    its_row = select(StoredRun.status).where(StoredRun.id == run_id).with_for_update(key_share=True)
-    return str(connection.execute(its_row).scalar_one())
+    return str(connection.execute(LOCK_RUN, {"of_run": run_id}).scalar_one())
 
 
-def _leases(connection: Connection, *which: ColumnElement[bool]) -> Sequence[Any]:
-    columns = (*StoredLease.__table__.c, StoredRun.flow, _lapsed(connection).label("lapsed"))
-    found = select(*columns).join(StoredRun, StoredRun.id == StoredLease.run_id).where(*which)
-    return list(connection.execute(found.order_by(StoredLease.id)))
+def _leases(connection: Connection, which: str, **values: Any) -> Sequence[Any]:
+    found = find_leases(which, shared=is_shared(connection))
+    return list(connection.execute(found, {**values, **_this_time(connection)}))
 
 
 def _end(connection: Connection, found: Sequence[Any]) -> list[str]:
@@ -239,22 +234,23 @@ def _end(connection: Connection, found: Sequence[Any]) -> list[str]:
     for each in found:
         lease = Lease(each.id, each.run_id, each.worker, each.epoch)
         fate = _fate(connection, each)
-        lapsed = () if fate == "gone" else (_lapsed(connection),)
+        expired = () if fate == "gone" else (lapsed(shared=is_shared(connection)),)
         if fate == "alive":
             # It has not crashed, it only sleeps. Release its holdings once, and raise its epoch if it has any.
-            sleeping = update(StoredLease).where(*_held(lease), *lapsed, _holds_any(lease))
-            if connection.execute(sleeping.values(epoch=lease.epoch + 1)).rowcount:
+            sleeping = update(StoredLease).where(*HELD_LEASE, *expired, HOLDS_ANY).values(epoch=lease.epoch + 1)
+            if connection.execute(sleeping, {**_of(lease), **_this_time(connection)}).rowcount:
                 release_holdings(connection, lease)
-        elif (fate == "gone" or each.lapsed) and _end_crashed(connection, lease, lapsed):
+        elif (fate == "gone" or each.lapsed) and _end_crashed(connection, lease, expired):
             crashed.append(lease.run_id)
     return crashed
 
 
-def _end_crashed(connection: Connection, lease: Lease, lapsed: Sequence[ColumnElement[bool]]) -> bool:
+def _end_crashed(connection: Connection, lease: Lease, expired: Sequence[ColumnElement[bool]]) -> bool:
     """End a lease whose process has crashed; return whether its run has crashed with it."""
     # First the run, then its lease, in the same order as all others that lock both.
     lock_run(connection, lease.run_id)
-    if not connection.execute(delete(StoredLease).where(*_held(lease), *lapsed)).rowcount:
+    crashed = delete(StoredLease).where(*HELD_LEASE, *expired)
+    if not connection.execute(crashed, {**_of(lease), **_this_time(connection)}).rowcount:
         return False
     end(connection, lease, CRASHED)
     if lease.worker == MAIN:
@@ -267,25 +263,15 @@ def _fate(ledger: Engine | Connection, lease: Any) -> str:
     return fate_of(lease.process, one_machine=not is_shared(ledger))
 
 
-def _held(lease: Lease) -> tuple[ColumnElement[bool], ...]:
-    return (StoredLease.id == lease.id, StoredLease.epoch == lease.epoch)
+def _of(lease: Lease) -> dict[str, Any]:
+    return {"of_lease": lease.id, "of_epoch": lease.epoch, "of_run": lease.run_id}
 
 
-def _holds_any(lease: Lease) -> ColumnElement[bool]:
-    claims = select(Claim.owner).where(Claim.owner == lease.id)
-    return or_(claims.exists(), select(WorkingRow.step).where(*_taken(lease)).exists())
-
-
-def _taken(lease: Lease) -> tuple[ColumnElement[bool], ...]:
-    return (WorkingRow.run_id == lease.run_id, WorkingRow.lease_id == lease.id, WorkingRow.status.is_(None))
-
-
-def _lapsed(connection: Connection) -> ColumnElement[bool]:
+def _this_time(connection: Connection) -> dict[str, Any]:
+    """Return the values of the parameters of `lapsed`."""
     if is_shared(connection):
-        return _LAPSED_BY_DATABASE
-    # A lease of an earlier release has only the time of day. A lease of another boot has expired.
-    of_earlier_release = and_(StoredLease.boot.is_(None), StoredLease.alive_until < now())
-    return or_(of_earlier_release, StoredLease.boot != here().boot_id, StoredLease.until_s < boot_time_s())
+        return {}
+    return {"this_moment": now(), "this_boot": here().boot_id, "this_second": boot_time_s()}
 
 
 def _lost(lease: Lease) -> LeaseLostError:

@@ -5,26 +5,40 @@ A process that closes or suspends a run that another process has taken over chan
 
 from contextlib import suppress
 from datetime import datetime
+from functools import cache
 from typing import Any
 
-from sqlalchemy import Connection, Engine, delete, func, select, text, update
-from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy import Connection, Engine, Executable, bindparam, delete, func, select, text, update
 from sqlalchemy.exc import SQLAlchemyError
 
 from db.ledger import leases
 from db.ledger.leases import Lease, SupersededError
 from db.ledger.refused_rows import storable
-from db.ledger.rows import RunRow, values_of
+from db.ledger.rows import RunRow, names_of, values_of
 from db.ledger.standing import COUNTED_IN
 from db.rollups.marks import roll_up, take_mark
 from db.rollups.savings import store_missing_savings, store_savings
 from db.session import begin_write
 from db.sources.values import storable_text
-from db.tables import StoredLease, StoredRun, StoredStep, WorkingRow, insert_missing
+from db.tables import StoredLease, StoredRun, StoredStep, WorkingRow, missing_rows
+from db.tables.content_upserts import dialect_of
+from db.tables.prepared import prepared
 from db.words import CRASHED, DONE, MAIN, NOT_OVER, OPEN, RUNNING, SUSPENDED
 
 MANY = 200
 """Deleted working rows after which the table is vacuumed at once."""
+_RUN: Any = bindparam("of_run")
+_STEP: Any = bindparam("of_step")
+_OF_FLOW_RUN = select(func.max(StoredRun.id)).where(
+    StoredRun.prefect_flow_run_id == bindparam("of_flow_run"),
+    StoredRun.flow == bindparam("of_flow"),
+    StoredRun.endpoint == bindparam("of_endpoint"),
+)
+_SET = update(StoredRun).where(StoredRun.id == _RUN)
+_SET_STEP = update(StoredStep).where(StoredStep.run_id == _RUN, StoredStep.step == _STEP)
+_COUNTED = (WorkingRow.run_id == _RUN, WorkingRow.step == _STEP, WorkingRow.status.is_not(None))
+_ANY_COUNTED = select(WorkingRow.step).where(*_COUNTED).limit(1)
+_DELETE_WORKING = delete(WorkingRow).where(WorkingRow.run_id == _RUN)
 
 
 def begin_or_resume(engine: Engine, run: RunRow, lease_id: str) -> Lease:
@@ -38,14 +52,14 @@ def begin_or_resume(engine: Engine, run: RunRow, lease_id: str) -> Lease:
             if connection.dialect.name == "postgresql":
                 # There is no row to lock yet; SQLite has one writer anyway.
                 connection.execute(select(func.pg_advisory_xact_lock(func.hashtext(run.prefect_flow_run_id))))
-            of_flow_run = select(func.max(StoredRun.id)).where(StoredRun.prefect_flow_run_id == run.prefect_flow_run_id)
-            same = (StoredRun.flow == run.flow, StoredRun.endpoint == run.endpoint)
-            known = connection.scalar(of_flow_run.where(*same))
+            same = {"of_flow": run.flow, "of_endpoint": run.endpoint, "of_flow_run": run.prefect_flow_run_id}
+            known = connection.scalar(_OF_FLOW_RUN, same)
             if known is not None:
                 _set(connection, known, status=RUNNING, ended_at=None, suspended_for=None, due_at=None)
                 return leases.take(connection, known, MAIN, lease_id, run.process)
         # A parameter may contain values that JSON can't, and a name may be longer than its column.
-        connection.execute(insert_missing(RunRow.table, connection.dialect.name), values_of(storable(run)))
+        row = missing_rows(RunRow.table, names_of(RunRow), connection.dialect.name)
+        connection.execute(row, values_of(storable(run)))
         if run.status == RUNNING:
             return leases.take(connection, run.id, MAIN, lease_id, run.process)
         return Lease(lease_id, run.id, MAIN)
@@ -87,7 +101,7 @@ def close_run(engine: Engine, lease: Lease, status: str, ended_at: datetime) -> 
             leases.end_all(connection, lease.run_id)
             store_missing_savings(connection, lease.run_id)
             roll_up(connection, lease.run_id)
-            deleted = connection.execute(delete(WorkingRow).where(WorkingRow.run_id == lease.run_id)).rowcount
+            deleted = connection.execute(_DELETE_WORKING, {"of_run": lease.run_id}).rowcount
             _set(connection, lease.run_id, status=status, ended_at=ended_at)
     if deleted >= MANY and engine.dialect.name == "postgresql":
         # Autovacuum checks once a minute, so the table of a flow that runs more often would grow meanwhile. A user who
@@ -97,28 +111,50 @@ def close_run(engine: Engine, lease: Lease, status: str, ended_at: datetime) -> 
 
 
 def begin_step(
-    engine: Engine, run_id: str, step: str, *, made_from: str | None, total: int | None, left_out: int
+    engine: Engine,
+    run_id: str,
+    step: str,
+    *,
+    made_from: str | None,
+    total: int | None,
+    left_out: int,
+    lease: Lease | None = None,
 ) -> None:
     """Record that a run works on a step; a resumed step keeps its position.
 
-    It also keeps its counts if working rows list the counted records; else the run confirms all records again.
+    It also keeps its counts if working rows list the counted records; else the run confirms all records again. With a
+    `lease`, raises LeaseLostError if the run has lost it.
     """
+    place = {"of_run": run_id, "of_step": step}
     with begin_write(engine) as connection:
-        of_step = (WorkingRow.run_id == run_id, WorkingRow.step == step, WorkingRow.status.is_not(None))
-        is_counted = connection.scalar(select(WorkingRow.step).where(*of_step).limit(1)) is not None
-        place = select(func.coalesce(func.max(StoredStep.position), 0) + 1).where(StoredStep.run_id == run_id)
+        if lease is not None:
+            leases.check(connection, lease)
+        is_counted = connection.scalar(_ANY_COUNTED, place) is not None
         counts = {} if is_counted else dict.fromkeys(COUNTED_IN.values(), 0)
         current = {"state": OPEN, "made_from": made_from, "total": total, "left_out": left_out, **counts}
-        insert = postgresql.insert if connection.dialect.name == "postgresql" else sqlite.insert
-        row = insert(StoredStep).values(run_id=run_id, step=step, position=place.scalar_subquery(), **current)
-        connection.execute(row.on_conflict_do_update(index_elements=["run_id", "step"], set_=current))
+        row = _step_begun(tuple(current), connection.dialect.name)
+        connection.execute(row, {"run_id": run_id, "step": step, "of_run": run_id, **current})
 
 
-def end_step(engine: Engine, run_id: str, step: str) -> None:
-    """Record that a step is done, and what it saved, so that neither the summary nor the close adds it up again."""
+@cache
+def _step_begun(columns: tuple[str, ...], dialect: str) -> Executable:
+    position = select(func.coalesce(func.max(StoredStep.position), 0) + 1).where(StoredStep.run_id == _RUN)
+    row = dialect_of(dialect).insert(StoredStep).values(position=position.scalar_subquery())
+    current = {name: row.excluded[name] for name in columns}
+    begun = row.on_conflict_do_update(index_elements=["run_id", "step"], set_=current)
+    return prepared(begun, dialect, ("run_id", "step", *columns))
+
+
+def end_step(engine: Engine, run_id: str, step: str, *, lease: Lease | None = None) -> None:
+    """Record that a step is done, and what it saved, so that neither the summary nor the close adds it up again.
+
+    With a `lease`, raises LeaseLostError if the run has lost it.
+    """
     with begin_write(engine) as connection:
-        its_row = update(StoredStep).where(StoredStep.run_id == run_id, StoredStep.step == step)
-        connection.execute(its_row.values(state=DONE, saved_usd=None))
+        if lease is not None:
+            leases.check(connection, lease)
+        done = {"state": DONE, "saved_usd": None}
+        connection.execute(_SET_STEP, {"of_run": run_id, "of_step": step, **done})
         store_savings(connection, run_id, [step])
 
 
@@ -133,4 +169,4 @@ def _end_main(connection: Connection, lease: Lease) -> bool:
 
 
 def _set(connection: Connection, run_id: str, **values: Any) -> None:
-    connection.execute(update(StoredRun).where(StoredRun.id == run_id).values(**values))
+    connection.execute(_SET, {"of_run": run_id, **values})

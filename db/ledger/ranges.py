@@ -5,22 +5,42 @@ their outcome.
 """
 
 from collections.abc import Iterable, Sequence
+from typing import Any
 
-from sqlalchemy import Engine, delete, select, update
+from sqlalchemy import Engine, Integer, bindparam, delete, select, update
 
 from db.ledger import leases
 from db.ledger.leases import Lease
 from db.session import begin_write, in_parts
-from db.tables import WorkingRow, insert_missing
+from db.tables import WorkingRow, missing_rows
+
+_KEYS: Any = bindparam("keys", expanding=True)
+_OF_STEP = (WorkingRow.run_id == bindparam("of_run"), WorkingRow.step == bindparam("of_step"))
+_FREE = (*_OF_STEP, WorkingRow.status.is_(None), WorkingRow.lease_id.is_(None))
+_NEXT = (
+    select(WorkingRow.record_key)
+    .where(*_FREE)
+    .order_by(WorkingRow.record_key)
+    .limit(bindparam("most", type_=Integer))
+    .with_for_update(skip_locked=True)
+)
+_TAKE = update(WorkingRow).where(*_FREE, WorkingRow.record_key.in_(_KEYS))
+_UNFINISHED = (WorkingRow.lease_id == bindparam("of_lease"), WorkingRow.status.is_(None))
+_FINISH = delete(WorkingRow).where(*_OF_STEP, *_UNFINISHED, WorkingRow.record_key.in_(_KEYS))
 
 
-def divide(engine: Engine, run_id: str, step: str, pages: Iterable[Sequence[str]]) -> None:
-    """Write the keys of a step's records, page by page, for helpers to take; existing rows stay unchanged."""
+def divide(engine: Engine, lease: Lease, step: str, pages: Iterable[Sequence[str]]) -> None:
+    """Write the keys of a step's records, page by page, for helpers to take; existing rows stay unchanged.
+
+    Raises LeaseLostError if the lease is lost.
+    """
     for keys in pages:
         if keys:
-            rows = [{"run_id": run_id, "step": step, "record_key": key} for key in keys]
+            rows = [{"run_id": lease.run_id, "step": step, "record_key": key} for key in keys]
             with begin_write(engine) as connection:
-                connection.execute(insert_missing(WorkingRow.__tablename__, connection.dialect.name), rows)
+                leases.check(connection, lease)
+                missing = missing_rows(WorkingRow.__tablename__, tuple(rows[0]), connection.dialect.name)
+                connection.execute(missing, rows)
 
 
 def take_range(engine: Engine, lease: Lease, step: str, size: int) -> list[str]:
@@ -28,19 +48,12 @@ def take_range(engine: Engine, lease: Lease, step: str, size: int) -> list[str]:
 
     Raises LeaseLostError if the lease is lost.
     """
-    free = (
-        WorkingRow.run_id == lease.run_id,
-        WorkingRow.step == step,
-        WorkingRow.status.is_(None),
-        WorkingRow.lease_id.is_(None),
-    )
-    following = select(WorkingRow.record_key).where(*free).order_by(WorkingRow.record_key).limit(size)
+    of_step = {"of_run": lease.run_id, "of_step": step}
     with begin_write(engine) as connection:
         leases.check(connection, lease)
-        keys = list(connection.scalars(following.with_for_update(skip_locked=True)))
+        keys = list(connection.scalars(_NEXT, {**of_step, "most": size}))
         for part in in_parts(keys):
-            mine = update(WorkingRow).where(*free, WorkingRow.record_key.in_(part))
-            connection.execute(mine.values(lease_id=lease.id))
+            connection.execute(_TAKE, {**of_step, "keys": part, "lease_id": lease.id})
         return keys
 
 
@@ -49,8 +62,7 @@ def finish_range(engine: Engine, lease: Lease, step: str, keys: Sequence[str]) -
 
     All their records must have their outcome in the ledger.
     """
-    of_step = (WorkingRow.run_id == lease.run_id, WorkingRow.step == step)
-    unfinished = (WorkingRow.lease_id == lease.id, WorkingRow.status.is_(None))
+    taken = {"of_run": lease.run_id, "of_step": step, "of_lease": lease.id}
     with begin_write(engine) as connection:
         for part in in_parts(keys):
-            connection.execute(delete(WorkingRow).where(*of_step, *unfinished, WorkingRow.record_key.in_(part)))
+            connection.execute(_FINISH, {**taken, "keys": part})

@@ -5,7 +5,7 @@ batch again changes nothing. What a trial writes or confirms never changes `cont
 """
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import cache
 from typing import Any
 
@@ -17,25 +17,28 @@ from sqlalchemy import (
     case,
     delete,
     func,
-    literal,
     or_,
     select,
     update,
 )
 
-from db.columns import UtcDateTime
 from db.ledger.replacing import by_step, of_step, step_parameters
 from db.ledger.rows import ConfirmedRow, GenerationRow, values_of
 from db.session import among
 from db.tables import Generation, StandingContent, StoredRun, StoredStep, WorkingRow
 from db.tables.content_upserts import content_statements, dialect_of
-from db.tables.prepared import one_value
+from db.tables.prepared import among_those, one_value, prepared
 from db.words import CRASHED, FAILED, OPEN, SKIPPED, SUCCEEDED, TRY
 
 C = StandingContent
 COUNTED_IN = {SUCCEEDED: "unchanged", FAILED: "failed_again", SKIPPED: "skipped_again"}
 """The column of run_steps that counts confirmed records, by their status."""
 _WORKING = tuple(column.name for column in WorkingRow.__table__.c)
+_RUN: Any = bindparam("of_run", type_=WorkingRow.run_id.type)
+_ITS_RUN = select(StoredRun.__table__).where(StoredRun.id == _RUN)
+_AT: Any = bindparam("at", type_=WorkingRow.confirmed_at.type)
+_COUNTS = (Generation.run_id == _RUN, Generation.step == bindparam("of_step"), Generation.replaced_by == "")
+"""Selects the generations that count in a step of a run."""
 
 
 def update_content(connection: Connection, generations: Sequence[GenerationRow]) -> None:
@@ -56,9 +59,9 @@ def confirm(connection: Connection, rows: Sequence[ConfirmedRow]) -> None:
     tell which of them it counted before.
     """
     for run_id, step, its_rows in by_step(rows):
-        its_run = connection.execute(select(StoredRun.__table__).where(StoredRun.id == run_id)).one()
+        its_run = connection.execute(_ITS_RUN, {"of_run": run_id}).one()
         is_open = its_run.ended_at is None or its_run.status == CRASHED
-        place = (C.flow == its_run.flow, C.step == step, C.endpoint == its_run.endpoint)
+        place = {"of_flow": its_run.flow, "of_step": step, "of_endpoint": its_run.endpoint, "of_run": run_id}
         is_trial = its_run.trigger == TRY
         counts = {}
         for status, column in COUNTED_IN.items():
@@ -120,41 +123,19 @@ def _uncounted(dialect: str) -> Executable:
 
 
 def _confirm_alike(
-    connection: Connection,
-    place: Sequence[ColumnElement[bool]],
-    rows: Sequence[ConfirmedRow],
-    status: str,
-    *,
-    noted: bool,
+    connection: Connection, place: Mapping[str, str], rows: Sequence[ConfirmedRow], status: str, *, noted: bool
 ) -> int:
     """Confirm records of one status, if `noted` also in `content`; return how many the run had not confirmed before."""
-    first, dialect = rows[0], connection.dialect.name
-    current, *_columns = _current_columns(status)
-    own = (
-        literal(first.run_id),
-        C.step,
-        C.record_key,
-        literal(first.lease_id),
-        literal(status),
-        current,
-        literal(max(row.confirmed_at for row in rows), UtcDateTime()),
-    )
-    counts = (Generation.run_id == first.run_id, Generation.step == first.step, Generation.replaced_by == "")
-    written = select(Generation.id).where(*counts, Generation.record_key == C.record_key).exists()
-    found = select(*own).where(*place, *_still_current(rows, status, dialect), ~written)
-    # The values are in the ledger already, and passing them row by row would take twice the time.
-    new = set(
-        connection.scalars(
-            _insert_confirmed(dialect_of(connection.dialect.name).insert(WorkingRow).from_select(_WORKING, found))
-        )
-    )
+    dialect = connection.dialect.name
+    values = {**place, "of_status": status, "by_lease": rows[0].lease_id}
+    new = set(connection.scalars(_confirming(status, dialect), {**values, **_confirmed(rows, dialect)}))
     if new and noted:
         _note(connection, place, [row for row in rows if row.record_key in new], status)
     # The others have another current outcome by now. They count too, unless the run itself has written a generation.
     rest = {row.record_key: values_of(row) for row in rows if row.record_key not in new}
     if rest:
         of_rest = among(Generation.record_key, list(rest), dialect)
-        for key in connection.scalars(select(Generation.record_key).where(*counts, of_rest)):
+        for key in connection.scalars(select(Generation.record_key).where(*_COUNTS, of_rest), place):
             del rest[key]
     if rest:
         new |= set(
@@ -165,21 +146,34 @@ def _confirm_alike(
     return len(new)
 
 
-def _note(
-    connection: Connection, place: Sequence[ColumnElement[bool]], rows: Sequence[ConfirmedRow], status: str
-) -> int:
+@cache
+def _confirming(status: str, dialect: str) -> Executable:
+    current, *_columns = _current_columns(status)
+    lease = bindparam("by_lease", type_=WorkingRow.lease_id.type)
+    stands = bindparam("of_status", type_=WorkingRow.status.type)
+    written = select(Generation.id).where(*_COUNTS, Generation.record_key == C.record_key).exists()
+    # The values are in the ledger already, and passing them row by row would take twice the time.
+    found = select(_RUN, C.step, C.record_key, lease, stands, current, _AT)
+    found = found.where(*_still_current(status, dialect), ~written)
+    return prepared(_insert_confirmed(dialect_of(dialect).insert(WorkingRow).from_select(_WORKING, found)), dialect)
+
+
+def _note(connection: Connection, place: Mapping[str, str], rows: Sequence[ConfirmedRow], status: str) -> int:
     """Count the confirmation in `content`, once per run and record; return the number of records."""
-    first, at = rows[0], max(row.confirmed_at for row in rows)
+    dialect = connection.dialect.name
+    return connection.execute(_noting(status, dialect), {**place, **_confirmed(rows, dialect)}).rowcount
+
+
+@cache
+def _noting(status: str, dialect: str) -> Executable:
     _current, run, moment, times = _current_columns(status)
-    later = or_(moment.is_(None), moment <= at)
+    later = or_(moment.is_(None), moment <= _AT)
     values: dict[Any, Any] = {
-        run: case((later, first.run_id), else_=run),
-        moment: case((later, at), else_=moment),
+        run: case((later, _RUN), else_=run),
+        moment: case((later, _AT), else_=moment),
         times: times + 1,
     }
-    new = or_(run.is_(None), run != first.run_id)
-    still_current = _still_current(rows, status, connection.dialect.name)
-    return connection.execute(update(C).where(*place, *still_current, new).values(values)).rowcount
+    return update(C).where(*_still_current(status, dialect), or_(run.is_(None), run != _RUN)).values(values)
 
 
 def _current_columns(status: str) -> tuple[Any, Any, Any, Any]:
@@ -189,9 +183,17 @@ def _current_columns(status: str) -> tuple[Any, Any, Any, Any]:
     return C.failing_id, C.failing_run_id, C.failing_at, C.failing
 
 
-def _still_current(rows: Sequence[ConfirmedRow], status: str, dialect: str) -> tuple[ColumnElement[bool], ...]:
+def _still_current(status: str, dialect: str) -> tuple[ColumnElement[bool], ...]:
+    places = ((C.flow, "of_flow"), (C.step, "of_step"), (C.endpoint, "of_endpoint"))
+    place = (column == bindparam(name) for column, name in places)
+    current = among_those(_current_columns(status)[0], "of_ids", dialect)
+    return *place, among_those(C.record_key, "of_keys", dialect), current
+
+
+def _confirmed(rows: Sequence[ConfirmedRow], dialect: str) -> dict[str, Any]:
     keys, ids = [row.record_key for row in rows], [row.generation_id for row in rows]
-    return among(C.record_key, keys, dialect), among(_current_columns(status)[0], ids, dialect)
+    at = max(row.confirmed_at for row in rows)
+    return {"of_keys": one_value(keys, dialect), "of_ids": one_value(ids, dialect), "at": at}
 
 
 def _insert_confirmed(made: Any) -> Any:

@@ -8,7 +8,7 @@ its confirmation counts and its successor. lifecycle.py begins and ends runs.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from functools import cache, partial
+from functools import partial
 
 from sqlalchemy import Connection, Engine, Executable, bindparam, or_, select, update
 
@@ -18,8 +18,7 @@ from db.ledger.replacing import mark_replaced, replaced_by_confirmed
 from db.ledger.rows import PARTS, GenerationRow, Row, SettledRow, TemplateRow, WriteBatch, names_of, values_of
 from db.rollups.marks import unmark
 from db.session import begin_write, in_parts
-from db.tables import Attempt, insert_missing
-from db.tables.prepared import prepared
+from db.tables import Attempt, missing_rows
 from db.words import CRASHED, NOT_SENT
 
 _settle = (
@@ -114,9 +113,4 @@ def add_templates(engine: Engine, templates: Sequence[TemplateRow]) -> None:
 
 
 def _statement(kind: type[Row], dialect: str) -> Executable:
-    return _settle if kind is SettledRow else _insert(kind.table, names_of(kind), dialect)
-
-
-@cache
-def _insert(table: str, columns: tuple[str, ...], dialect: str) -> Executable:
-    return prepared(insert_missing(table, dialect), dialect, columns)
+    return _settle if kind is SettledRow else missing_rows(kind.table, names_of(kind), dialect)

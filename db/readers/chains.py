@@ -8,9 +8,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
+from functools import cache
 from typing import Any
 
-from sqlalchemy import CTE, ColumnElement, Engine, Row, and_, case, func, or_, select
+from sqlalchemy import CTE, ColumnElement, Engine, Row, Select, and_, bindparam, case, func, or_, select
 
 from db.columns import aliased
 from db.session import rows_of
@@ -37,6 +38,12 @@ class Spent:
         return Spent(self.known_usd - other.known_usd, self.likely_usd - other.likely_usd)
 
 
+_RUN: Any = bindparam("of_run")
+_LINK = select(StoredRun.id, StoredRun.started_at, StoredRun.parameters, StoredRun.resumes_run_id).where(
+    StoredRun.id == _RUN
+)
+
+
 def resumed_by(engine: Engine, run_id: str) -> list[str]:
     """Return the runs that a run resumes, directly or not, the latest first."""
     return [row.id for row in _and_resumed(engine, run_id)[1:]]
@@ -61,11 +68,10 @@ def refreshing_since(engine: Engine, run_id: str) -> datetime | None:
 def _and_resumed(engine: Engine, run_id: str) -> list[Row[Any]]:
     """Read a run and those that it resumes, the latest first, each once."""
     found: dict[str, Row[Any]] = {}
-    columns = select(StoredRun.id, StoredRun.started_at, StoredRun.parameters, StoredRun.resumes_run_id)
     following: str | None = run_id
     with engine.connect() as connection:
         while following is not None and following not in found:
-            row = connection.execute(columns.where(StoredRun.id == following)).first()
+            row = connection.execute(_LINK, {"of_run": following}).first()
             if row is None:
                 break
             found[following], following = row, row.resumes_run_id
@@ -82,10 +88,15 @@ def spent_by_chain(engine: Engine, run_id: str) -> Spent:
 
     Linked are the runs that it resumes, directly or not, and all runs that resume any of these.
     """
-    linked = _linked(run_id)
+    return _read(engine, _spent_by_chain(), of_run=run_id)
+
+
+@cache
+def _spent_by_chain() -> Select[Any]:
+    linked = _linked()
     shard = aliased(StoredRun)
     whole = select(linked.c.id).union(select(shard.id).join(linked, shard.parent_run_id == linked.c.id))
-    return _spent(engine, and_(Attempt.run_id.in_(whole), Attempt.run_id != run_id))
+    return _spent(Attempt.run_id.in_(whole), Attempt.run_id != _RUN)
 
 
 def spent_by_run(engine: Engine, run_id: str, *, except_lease: str | None = None) -> Spent:
@@ -93,20 +104,28 @@ def spent_by_run(engine: Engine, run_id: str, *, except_lease: str | None = None
 
     A process counts its own spending itself, so it needs only that of the other leases.
     """
-    which = [Attempt.run_id == run_id]
-    if except_lease is not None:
-        which.append(Attempt.lease_id.is_distinct_from(except_lease))
-    return _spent(engine, and_(*which))
+    return _read(engine, _spent_by_run(with_all=except_lease is None), of_run=run_id, of_lease=except_lease)
+
+
+@cache
+def _spent_by_run(*, with_all: bool) -> Select[Any]:
+    others = () if with_all else (Attempt.lease_id.is_distinct_from(bindparam("of_lease")),)
+    return _spent(Attempt.run_id == _RUN, *others)
 
 
 def spent_by_leases(engine: Engine, run_id: str, lease_ids: Sequence[str]) -> Spent:
     """Add up what these leases of a run have spent."""
-    return _spent(engine, and_(Attempt.run_id == run_id, Attempt.lease_id.in_(lease_ids)))
+    return _read(engine, _spent_by_leases(), of_run=run_id, leases=lease_ids)
 
 
-def _linked(run_id: str) -> CTE:
+@cache
+def _spent_by_leases() -> Select[Any]:
+    return _spent(Attempt.run_id == _RUN, Attempt.lease_id.in_(bindparam("leases", expanding=True)))
+
+
+def _linked() -> CTE:
     # UNION, not UNION ALL, so that each run is followed only once.
-    first = select(StoredRun.id, StoredRun.resumes_run_id).where(StoredRun.id == run_id).cte("resumed", recursive=True)
+    first = select(StoredRun.id, StoredRun.resumes_run_id).where(StoredRun.id == _RUN).cte("resumed", recursive=True)
     before = aliased(StoredRun)
     resumed = first.union(select(before.id, before.resumes_run_id).join(first, before.id == first.c.resumes_run_id))
     linked = select(resumed.c.id).cte("linked", recursive=True)
@@ -114,11 +133,15 @@ def _linked(run_id: str) -> CTE:
     return linked.union(select(after.id).join(linked, after.resumes_run_id == linked.c.id))
 
 
-def _spent(engine: Engine, which: ColumnElement[bool]) -> Spent:
+def _spent(*which: ColumnElement[bool]) -> Select[Any]:
     # An answer without a price, a request whose answer was lost, and a request in flight, now or during a crash.
     counts = or_(
         Attempt.error_type.is_(None), Attempt.error_type.in_(PERHAPS_BILLED), Attempt.input_tokens.is_not(None)
     )
     likely = case((and_(Attempt.cost_usd.is_(None), counts), Attempt.likely_cost_usd))
-    ((known, expected),) = rows_of(engine, select(func.sum(Attempt.cost_usd), func.sum(likely)).where(which))
+    return select(func.sum(Attempt.cost_usd), func.sum(likely)).where(*which)
+
+
+def _read(engine: Engine, spent: Select[Any], **values: Any) -> Spent:
+    ((known, expected),) = rows_of(engine, spent, values)
     return Spent(known or Decimal(0), expected or Decimal(0))

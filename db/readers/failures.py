@@ -4,12 +4,13 @@ The former include failures of earlier runs that this run repeated unchanged, se
 """
 
 from dataclasses import dataclass
+from functools import cache
 from itertools import groupby
 from typing import Any
 
-from sqlalchemy import Engine, Row, Subquery, case, func, select, union_all
+from sqlalchemy import Engine, Integer, Row, Select, Subquery, bindparam, case, func, select, union_all
 
-from db.readers.confirmations import confirmed_failures
+from db.readers.confirmations import Confirmed, confirmed_failures
 from db.readers.runs import counts_in
 from db.session import rows_of
 from db.tables import Attempt, Generation, StoredStep
@@ -45,15 +46,19 @@ class Loss:
 
 def without_content(engine: Engine, run_id: str, limit: int = 10) -> list[Row[Any]]:
     """List a run's first generations without content: generation_id, step, record_key, status, kind, message."""
-    lost = _without_content(engine, run_id)
+    return rows_of(engine, _first(confirmed_failures(engine, run_id)), {"of_run": run_id, "most": limit})
+
+
+@cache
+def _first(repeated: Confirmed) -> Select[Any]:
+    lost = _without_content(repeated)
     ending = (Generation.status, Generation.error_kind.label("kind"), Generation.error_message.label("message"))
-    statement = (
+    return (
         select(Generation.id.label("generation_id"), Generation.step, Generation.record_key, *ending)
         .join(lost, lost.c.id == Generation.id)
         .order_by(Generation.id)
-        .limit(limit)
+        .limit(bindparam("most", type_=Integer))
     )
-    return rows_of(engine, statement)
 
 
 def count_unlisted(engine: Engine, run_id: str) -> int:
@@ -65,7 +70,8 @@ def count_unlisted(engine: Engine, run_id: str) -> int:
     counted = select(func.coalesce(func.sum(StoredStep.failed_again + StoredStep.skipped_again), 0))
     listed = select(func.count()).select_from(repeated)
     with engine.connect() as connection:
-        counts = (connection.scalar(each) or 0 for each in (counted.where(StoredStep.run_id == run_id), listed))
+        of_run = (counted.where(StoredStep.run_id == bindparam("of_run")), listed)
+        counts = (connection.scalar(each, {"of_run": run_id}) or 0 for each in of_run)
         return int(next(counts) - next(counts))
 
 
@@ -89,7 +95,7 @@ def troubles(engine: Engine, run_id: str) -> list[Trouble]:
 
 def losses(engine: Engine, run_id: str) -> list[Loss]:
     """Group a run's generations without content by how they ended, the most frequent first."""
-    lost = _without_content(engine, run_id)
+    lost = _without_content(confirmed_failures(engine, run_id))
     alike = (Generation.step, Generation.status, Generation.error_kind)
     ranked = (
         select(
@@ -105,7 +111,8 @@ def losses(engine: Engine, run_id: str) -> list[Loss]:
         .subquery()
     )
     named = select(ranked).where(ranked.c.nth <= NAMED_KEYS)
-    rows = rows_of(engine, named.order_by(ranked.c.alike.desc(), ranked.c.first, ranked.c.nth))
+    ordered = named.order_by(ranked.c.alike.desc(), ranked.c.first, ranked.c.nth)
+    rows = rows_of(engine, ordered, {"of_run": run_id})
     found = []
     for _first, group in groupby(rows, key=lambda row: row.first):
         head, *others = group
@@ -115,8 +122,8 @@ def losses(engine: Engine, run_id: str) -> list[Loss]:
     return found
 
 
-def _without_content(engine: Engine, run_id: str) -> Subquery:
+@cache
+def _without_content(repeated: Confirmed) -> Subquery:
     """Select the `id` of each generation without content: the run's own, and the earlier ones that it repeated."""
-    own = select(Generation.id).where(counts_in(run_id), Generation.status != SUCCEEDED)
-    repeated = confirmed_failures(engine, run_id).subquery()
-    return union_all(own, select(repeated.c.generation_id)).subquery()
+    own = select(Generation.id).where(counts_in(bindparam("of_run")), Generation.status != SUCCEEDED)
+    return union_all(own, select(repeated.subquery().c.generation_id)).subquery()

@@ -1,8 +1,10 @@
 """Measure past answers, in tokens and in time: for the pacing of runs and the forecasts of rehearsals."""
 
 from dataclasses import dataclass, fields
+from functools import cache
+from typing import Any
 
-from sqlalchemy import ColumnElement, Engine, Subquery, func, select, union_all
+from sqlalchemy import Engine, Select, Subquery, bindparam, func, select, union_all
 
 from db.session import rows_of
 from db.tables import Attempt, Generation, StoredPrompt, StoredRun
@@ -10,7 +12,8 @@ from db.words import TRY
 
 NEWEST_RUNS, NEWEST_ATTEMPTS = 5, 1000
 """How many runs are read, and how many attempts of each: older ones had other records and another prompt."""
-_IS_TRIAL = StoredRun.trigger == TRY
+_Values = dict[str, str]
+"""The values of a statement's parameters."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,9 +45,9 @@ class StepTokens:
 
 def mean_tokens(engine: Engine, flow: str, step: str, endpoint: str, model: str) -> tuple[float, float] | None:
     """Return the average input and output tokens of a step's newest answers; None if there are no answers."""
-    answers = _newest_answers(engine, flow, step, model, StoredRun.endpoint == endpoint)
-    means = select(func.avg(answers.c.tokens_in), func.avg(answers.c.tokens_out))
-    ((mean_in, mean_out),) = rows_of(engine, means)
+    values = {"of_flow": flow, "of_step": step, "of_model": model, "of_endpoint": endpoint}
+    runs = _newest_runs(engine, values, of_others=False)
+    ((mean_in, mean_out),) = rows_of(engine, _means(len(runs)), {**values, **runs})
     return None if mean_out is None else (float(mean_in or 0), float(mean_out))
 
 
@@ -55,39 +58,67 @@ def read_past(
 
     Reads the answers of `endpoint`, or without it those of all endpoints but `except_endpoint` (the sandbox).
     """
-    of_endpoint = StoredRun.endpoint == endpoint if endpoint else StoredRun.endpoint != except_endpoint
-    answers = _newest_answers(engine, flow, step, model, of_endpoint)
+    values = {"of_flow": flow, "of_step": step, "of_model": model, "of_endpoint": endpoint or except_endpoint}
+    runs = _newest_runs(engine, values, of_others=not endpoint)
+    answers = _newest_answers(len(runs))
     timed = select(answers.c.tokens_out, answers.c.latency_ms).where(answers.c.latency_ms.is_not(None))
-    rows = [(int(tokens), int(latency)) for tokens, latency in rows_of(engine, timed)]
+    rows = [(int(tokens), int(latency)) for tokens, latency in rows_of(engine, timed, {**values, **runs})]
     if not rows:
         return None
     return PastAnswers(sum(tokens for tokens, _ in rows) / len(rows), tuple(latency for _, latency in rows))
 
 
-def _newest_answers(engine: Engine, flow: str, step: str, model: str, of_endpoint: ColumnElement[bool]) -> Subquery:
-    """Select `tokens_in`, `tokens_out` and `latency_ms` of a step's answers in the newest runs that have some.
+def _newest_runs(engine: Engine, values: _Values, *, of_others: bool) -> _Values:
+    """Return the newest runs that have answers of a step, as the parameters of `_newest_answers`.
 
-    Uses the index on the attempts' run and end, because a ledger may hold millions of answers. Trials have few records,
-    so their answers count only if no run has any.
+    These are runs of the endpoint, or those `of_others`. Trials have few records, so their answers count only if no run
+    has any. Runs without an answer for this step, such as runs of other steps only, do not count among the newest.
     """
+    for trials in (False, True):
+        if found := rows_of(engine, _having_answers(of_others=of_others, trials=trials), values):
+            return {f"run_{number}": run.id for number, run in enumerate(found)}
+    return {"run_0": ""}
+
+
+@cache
+def _having_answers(*, of_others: bool, trials: bool) -> Select[tuple[str]]:
+    endpoint: Any = bindparam("of_endpoint")
+    flow = StoredRun.flow == bindparam("of_flow")
+    of_endpoint = StoredRun.endpoint != endpoint if of_others else StoredRun.endpoint == endpoint
+    having_some = _answers().where(Attempt.run_id == StoredRun.id).exists()
+    is_trial = StoredRun.trigger == TRY
+    runs = select(StoredRun.id).where(flow, of_endpoint, having_some, is_trial if trials else ~is_trial)
+    return runs.order_by(StoredRun.started_at.desc()).limit(NEWEST_RUNS)
+
+
+@cache
+def _means(runs: int) -> Select[Any]:
+    answers = _newest_answers(runs)
+    return select(func.avg(answers.c.tokens_in), func.avg(answers.c.tokens_out))
+
+
+@cache
+def _newest_answers(runs: int) -> Subquery:
+    """Select `tokens_in`, `tokens_out` and `latency_ms` of the newest answers of a step in this number of runs.
+
+    Uses the index on the attempts' run and end, because a ledger may hold millions of answers.
+    """
+    of_runs = (_answers().where(Attempt.run_id == bindparam(f"run_{number}")) for number in range(runs))
+    newest_of_each = (each.order_by(Attempt.ended_at.desc()).limit(NEWEST_ATTEMPTS).subquery() for each in of_runs)
+    return union_all(*(select(each) for each in newest_of_each)).subquery()
+
+
+def _answers() -> Select[Any]:
     cached = (Attempt.cache_creation_5m_tokens, Attempt.cache_creation_1h_tokens, Attempt.cache_read_tokens)
     tokens_in = Attempt.input_tokens + sum(func.coalesce(column, 0) for column in cached)
     took = (tokens_in.label("tokens_in"), Attempt.output_tokens.label("tokens_out"), Attempt.latency_ms)
-    # Runs without an answer for this step, such as runs of other steps only, do not count among the newest.
-    answers = (
+    return (
         select(*took)
         .join(Generation, Generation.id == Attempt.generation_id)
         .join(StoredPrompt, StoredPrompt.hash == Attempt.prompt_hash)
         .where(Attempt.ended_at.is_not(None), Attempt.output_tokens.is_not(None))
-        .where(Generation.step == step, StoredPrompt.model == model)
+        .where(Generation.step == bindparam("of_step"), StoredPrompt.model == bindparam("of_model"))
     )
-    having_some = answers.where(Attempt.run_id == StoredRun.id).exists()
-    newest = select(StoredRun.id).where(StoredRun.flow == flow, of_endpoint, having_some)
-    newest = newest.order_by(StoredRun.started_at.desc()).limit(NEWEST_RUNS)
-    found = rows_of(engine, newest.where(~_IS_TRIAL)) or rows_of(engine, newest.where(_IS_TRIAL))
-    of_runs = (answers.where(Attempt.run_id == run_id) for run_id in [run.id for run in found] or [""])
-    newest_of_each = (each.order_by(Attempt.ended_at.desc()).limit(NEWEST_ATTEMPTS).subquery() for each in of_runs)
-    return union_all(*(select(each) for each in newest_of_each)).subquery()
 
 
 def spent_by_step(engine: Engine, run_id: str) -> list[StepTokens]:

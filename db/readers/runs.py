@@ -8,7 +8,7 @@ from sqlalchemy import ColumnElement, Connection, Engine, and_, or_, select
 from db.columns import Base
 from db.ledger.leases import LivingLease, living
 from db.session import rows_of
-from db.tables import Attempt, Generation, StoredLease, StoredRun, StoredStep
+from db.tables import Attempt, Generation, StoredRun, StoredStep
 from db.words import CRASHED, RUNNING
 
 SHORTEST_ID = 6  # fewer characters do not count as a part of an id
@@ -36,7 +36,7 @@ def running(engine: Engine) -> frozenset[str]:
 def workers_of(engine: Engine, run_id: str) -> list[LivingLease]:
     """Return the leases of the processes that work on a run now."""
     with engine.connect() as connection:
-        return living(connection, StoredLease.run_id == run_id)
+        return living(connection, run_id)
 
 
 def steps_of(engine: Engine, run_id: str) -> list[dict[str, Any]]:
@@ -54,7 +54,7 @@ def state_of(run_id: str, status: str, active: frozenset[str]) -> str:
     return CRASHED if status == RUNNING else status
 
 
-def counts_in(run_id: str) -> ColumnElement[bool]:
+def counts_in(run_id: Any) -> ColumnElement[bool]:
     """Select the generations that count in a run: one for each record and step, without the replaced ones."""
     return and_(Generation.run_id == run_id, Generation.replaced_by == "")
 

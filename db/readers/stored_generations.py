@@ -5,14 +5,15 @@ from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
+from functools import cache
 from typing import Any
 
 import orjson
-from sqlalchemy import ColumnElement, Connection, Engine, Select, Subquery, case, func, select, union_all
+from sqlalchemy import ColumnElement, Connection, Engine, Integer, Select, bindparam, case, func, select, union_all
 
 from db import tables
 from db.columns import aliased
-from db.readers.confirmations import confirmed_contents
+from db.readers.confirmations import Confirmed, confirmed_contents
 from db.readers.runs import counts_in, find_id, row_of, running, state_of
 from db.session import among, in_parts, rows_of
 from db.tables import Attempt, Generation, GenerationParent, StandingContent, StoredPrompt, StoredRecord, StoredRun
@@ -81,34 +82,43 @@ def read_generations(
     are only those that this helper wrote or found. Each page is its own query. If a query fails because the ledger is
     unavailable, `next` may be called again; a generator would have ended.
     """
-    confirmed: Subquery | None = None
+    confirmed: Confirmed | None = None
     last: list[StepGeneration] | None = None
+    which = {"of_run": run_id, "of_step": step, "of_lease": lease_id, "most": page_size}
 
     def read_page() -> list[StepGeneration]:
         nonlocal confirmed, last
         if confirmed is None:
-            confirmed = confirmed_contents(engine, run_id).subquery()
+            confirmed = confirmed_contents(engine, run_id)
         if last is not None and len(last) < page_size:
             return []
-        of_run = (counts_in(run_id), Generation.step == step, Generation.status == SUCCEEDED)
-        written = select(Generation.record_key, Generation.id, Generation.lease_id).where(*of_run)
-        unchanged = select(confirmed.c.record_key, confirmed.c.generation_id, confirmed.c.lease_id)
-        both = []
-        for key, lease, each in (
-            (Generation.record_key, Generation.lease_id, written),
-            (confirmed.c.record_key, confirmed.c.lease_id, unchanged.where(confirmed.c.step == step)),
-        ):
-            following = each.where(key > last[-1].record_key) if last else each
-            one_helper = following if lease_id is None else following.where(lease == lease_id)
-            both.append(select(one_helper.order_by(key).limit(page_size).subquery()))
-        page = union_all(*both).subquery()
-        statement = _with_content().join(page, page.c.id == Generation.id)
-        last = [
-            _step_generation(row) for row in rows_of(engine, statement.order_by(Generation.record_key).limit(page_size))
-        ]
+        statement = _page(confirmed, follows=bool(last), of_helper=lease_id is not None)
+        rows = rows_of(engine, statement, {**which, "after": last[-1].record_key if last else None})
+        last = [_step_generation(row) for row in rows]
         return last
 
     return iter(read_page, [])
+
+
+@cache
+def _page(contents: Confirmed, *, follows: bool, of_helper: bool) -> Select[Any]:
+    """Select a page of a step's contents: the first one, or the one after a key; of one helper or of the whole run."""
+    confirmed, most = contents.subquery(), bindparam("most", type_=Integer)
+    step: Any = bindparam("of_step")
+    of_run = (counts_in(bindparam("of_run")), Generation.step == step, Generation.status == SUCCEEDED)
+    written = select(Generation.record_key, Generation.id, Generation.lease_id).where(*of_run)
+    unchanged = select(confirmed.c.record_key, confirmed.c.generation_id, confirmed.c.lease_id)
+    both = []
+    for key, lease, each in (
+        (Generation.record_key, Generation.lease_id, written),
+        (confirmed.c.record_key, confirmed.c.lease_id, unchanged.where(confirmed.c.step == step)),
+    ):
+        following = each.where(key > bindparam("after")) if follows else each
+        one_helper = following.where(lease == bindparam("of_lease")) if of_helper else following
+        both.append(select(one_helper.order_by(key).limit(most).subquery()))
+    page = union_all(*both).subquery()
+    with_content = _with_content().join(page, page.c.id == Generation.id)
+    return with_content.order_by(Generation.record_key).limit(most)
 
 
 def generations_by_id(engine: Engine, generation_ids: Sequence[str]) -> list[StepGeneration]:
@@ -272,6 +282,7 @@ def _filled(node: Any, texts: Mapping[str, str]) -> Any:
     return [_filled(item, texts) for item in node] if isinstance(node, list) else node
 
 
+@cache
 def _with_content() -> Select[Any]:
     source = aliased(Generation)
     # A cached row has no text; its source has it.

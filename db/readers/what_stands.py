@@ -6,13 +6,15 @@ Reads by key, so that a page takes a few statements no matter how long the recor
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cache
+from typing import Any
 
-from sqlalchemy import Engine, Text, cast, func, literal, or_, select
+from sqlalchemy import Engine, Select, Text, bindparam, cast, func, literal, or_, select
 
 from db.readers.look_up import PromptHistory
-from db.readers.runs import counts_in
 from db.session import among, rows_of
 from db.tables import Attempt, Generation, GenerationParent, StandingContent, WorkingRow
+from db.tables.prepared import among_those, one_value
 from db.words import CACHE, FAILED, PERHAPS_BILLED, SKIPPED, Status
 
 
@@ -90,11 +92,11 @@ def read_standing(
     engine: Engine, flow: str, step: str, endpoint: str, keys: Sequence[str], *, with_parents: bool
 ) -> dict[str, Standing]:
     """Return the current content and failure of these records, by key; records without any outcome are left out."""
-    place = (StandingContent.flow == flow, StandingContent.step == step, StandingContent.endpoint == endpoint)
-    of_keys = among(StandingContent.record_key, keys, engine.dialect.name)
+    dialect = engine.dialect.name
+    place = {"of_flow": flow, "of_step": step, "of_endpoint": endpoint, "of_keys": one_value(keys, dialect)}
     found: dict[str, Standing] = {}
     for key, generation_id, written_by, record_hash, template_hash, prompt, output_hash, output, *failed in rows_of(
-        engine, _CURRENT.where(*place, of_keys)
+        engine, _current_of(dialect), place
     ):
         failing_now = None if failed[0] is None else Failing(*failed)
         answer = None if written_by is None else PromptHistory(written_by, output, output_hash, record_hash)
@@ -107,24 +109,23 @@ def read_standing(
     return found
 
 
+@cache
+def _current_of(dialect: str) -> Select[Any]:
+    c = StandingContent
+    place = (c.flow == bindparam("of_flow"), c.step == bindparam("of_step"), c.endpoint == bindparam("of_endpoint"))
+    return _CURRENT.where(*place, among_those(c.record_key, "of_keys", dialect))
+
+
 def read_own_outcomes(
     engine: Engine, run_id: str, step: str, keys: Sequence[str], *, with_parents: bool
 ) -> dict[str, OwnOutcome]:
     """Return the outcomes that a run already has of these records, by key: its own generations and confirmations."""
-    outcome = [Generation.__table__.c[name] for name in ("id", "status", "error_kind", "record_hash", "template_hash")]
-    of_keys = among(Generation.record_key, keys, engine.dialect.name)
-    own = select(
-        Generation.record_key, *outcome, literal(value=False), Generation.origin == CACHE, Generation.lease_id
-    ).where(counts_in(run_id), Generation.step == step, of_keys)
-    confirmed = (
-        select(WorkingRow.record_key, *outcome, literal(value=True), literal(value=True), WorkingRow.lease_id)
-        .join(Generation, Generation.id == WorkingRow.generation_id)
-        .where(WorkingRow.run_id == run_id, WorkingRow.step == step, WorkingRow.status.is_not(None))
-        .where(among(WorkingRow.record_key, keys, engine.dialect.name))
-    )
+    dialect = engine.dialect.name
+    place = {"of_run": run_id, "of_step": step, "of_keys": one_value(keys, dialect)}
     found = {
         row[0]: OwnOutcome(row[1], row[2], row[3], row[4], row[5], row[6], row[7], by_helper=row[8] is not None)
-        for row in (*rows_of(engine, confirmed), *rows_of(engine, own))
+        for statement in _own_outcomes(dialect)
+        for row in rows_of(engine, statement, place)
     }
     if with_parents:
         parents = _parents_of(engine, [each.generation_id for each in found.values()])
@@ -133,6 +134,23 @@ def read_own_outcomes(
     for key, paid in _paid(engine, run_id, step, unfinished).items():
         found[key] = replace(found[key], paid=paid)
     return found
+
+
+@cache
+def _own_outcomes(dialect: str) -> tuple[Select[Any], ...]:
+    """Make the statements that select what a run confirmed and what it wrote."""
+    g, w = Generation, WorkingRow
+    run: Any = bindparam("of_run")
+    step: Any = bindparam("of_step")
+    outcome = [g.__table__.c[name] for name in ("id", "status", "error_kind", "record_hash", "template_hash")]
+    confirmed = (
+        select(w.record_key, *outcome, literal(value=True), literal(value=True), w.lease_id)
+        .join(g, g.id == w.generation_id)
+        .where(w.run_id == run, w.step == step, w.status.is_not(None), among_those(w.record_key, "of_keys", dialect))
+    )
+    written = select(g.record_key, *outcome, literal(value=False), g.origin == CACHE, g.lease_id)
+    counts = (g.run_id == run, g.replaced_by == "", g.step == step)
+    return confirmed, written.where(*counts, among_those(g.record_key, "of_keys", dialect))
 
 
 def _parents_of(engine: Engine, generation_ids: Sequence[str]) -> defaultdict[str | None, frozenset[str]]:

@@ -4,7 +4,7 @@ Ids are UUIDv7 and sort by time, times are UTC, money is Decimal.
 """
 
 from db.tables.history_tables import Attempt, Generation, GenerationParent, StandingContent
-from db.tables.inserts import insert_missing
+from db.tables.inserts import insert_missing, missing_rows
 from db.tables.rollup_tables import OutcomeRollup, PromptCacheRollup, RolledUp, UsageRollup
 from db.tables.run_tables import Claim, StoredLease, StoredRun, StoredStep, WorkingRow
 from db.tables.text_tables import SharedText, StoredPrompt, StoredRecord, StoredTemplate
@@ -28,4 +28,5 @@ __all__ = [
     "UsageRollup",
     "WorkingRow",
     "insert_missing",
+    "missing_rows",
 ]

@@ -40,41 +40,45 @@ def test_claims_of_a_lease_that_has_run_out_are_taken_over(ledger: Engine) -> No
     claims.take(ledger, first, HASHES)
     run_out(ledger, first)
     assert claims.take(ledger, second, HASHES) == HASHES
-    assert claims.take(ledger, first, HASHES) == set()
+    with pytest.raises(leases.LeaseLostError):
+        claims.take(ledger, first, HASHES)
+    assert owners(ledger) == dict.fromkeys(HASHES, second)
 
 
-def test_claims_that_an_earlier_release_left_without_a_lease_are_taken_over(ledger: Engine) -> None:
-    left = {"prompt_hash": sha("one"), "owner": "no lease", "expires_at": now()}
-    with ledger.begin() as connection:
-        connection.execute(insert(Claim).values(left))
-    assert claims.take(ledger, Book(ledger).lease.id, HASHES) == HASHES
-
-
-def test_lease_that_has_ended_claims_nothing(ledger: Engine) -> None:
-    ended, superseded = Book(ledger).lease, Book(ledger).lease
+def test_claims_of_a_lease_that_has_ended_or_never_was_are_taken_over(ledger: Engine) -> None:
+    ended, mine = Book(ledger).lease, Book(ledger).lease
     close_run(ledger, ended, "completed", now())
-    take_up(ledger, superseded.run_id, new_id())
-    for lease in (ended, superseded):
-        assert claims.take(ledger, lease.id, HASHES) == set()
+    # Earlier releases left such claims.
+    left = [{"prompt_hash": sha("one"), "owner": "no lease"}, {"prompt_hash": sha("two"), "owner": ended.id}]
+    with ledger.begin() as connection:
+        connection.execute(insert(Claim), [each | {"expires_at": now()} for each in left])
+    assert claims.take(ledger, mine.id, HASHES) == HASHES
+
+
+def test_lease_that_has_ended_gets_no_claims_which_nothing_would_release(ledger: Engine) -> None:
+    ended = Book(ledger).lease
+    close_run(ledger, ended, "completed", now())
+    with pytest.raises(leases.LeaseLostError):
+        claims.take(ledger, ended.id, HASHES)
     assert owners(ledger) == {}
 
 
 @pytest.mark.postgres
-def test_lease_that_ends_while_it_claims_leaves_no_claims(ledger: Engine) -> None:
+def test_lease_that_is_ended_while_it_claims_leaves_no_claims(ledger: Engine) -> None:
     if ledger.dialect.name != "postgresql":
         pytest.skip("SQLite has one writer")
-    superseded, asked = Book(ledger).lease, Event()
+    superseded, is_ending = Book(ledger).lease, Event()
 
     def notice(*given: object) -> None:
         if str(given[2]).startswith("DELETE FROM leases"):
-            asked.set()
+            is_ending.set()
 
     event.listen(ledger, "before_cursor_execute", notice)
     with ThreadPoolExecutor(1) as threads:
         with begin_write(ledger) as connection:
             claims._claim(connection, superseded.id, sorted(HASHES))
             newer = threads.submit(take_up, ledger, superseded.run_id, new_id())
-            assert asked.wait(10)
+            assert is_ending.wait(10)
         newer.result()
     assert owners(ledger) == {}
 

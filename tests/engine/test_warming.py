@@ -26,7 +26,7 @@ from presswork.report.summary import PromptCacheSummary
 from sandbox.known import SERVED_MODELS
 from sandbox.prompt_cache import CacheBlock, PromptCache
 from tests.engine.workshop import Workshop
-from tests.nights.loop import LoneLoop
+from tests.nights.simulated.loop import LoneLoop
 
 T = TypeVar("T")
 LONG = "Our shop sells tea from small gardens. " * 513  # 5,000 tokens

@@ -175,7 +175,18 @@ async def test_attempt_that_is_in_a_file_before_it_was_committed_was_never_sent(
     spill.recover(book.ledger, path)
     with book.ledger.connect() as connection:
         found = connection.execute(select(Attempt.error_type, Attempt.ended_at.is_(None))).all()
-    assert found == [("not_sent", False)] * 2
+    assert [tuple(row) for row in found] == [("not_sent", False)] * 2
+
+
+async def test_writer_without_rows_ends_at_once_and_leaves_no_file_if_the_ledger_is_full(
+    opened: Open, tmp_path: Path
+) -> None:
+    full = Away(float("inf"), OperationalError("COMMIT", {}, error_of_sqlite(sqlite3.SQLITE_FULL)))
+    async with opened(patience_s=0) as writer:
+        writer.run_id, writer.commit = "", full
+        await asyncio.sleep(0)  # it waits for rows now
+    assert full.asked == 0
+    assert spill.find_spills(tmp_path / "spill") == []
 
 
 @pytest.mark.parametrize("error", [ProgrammingError("", {}, ValueError("no such table")), RuntimeError(""), OSError()])

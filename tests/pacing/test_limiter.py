@@ -20,7 +20,7 @@ from presswork.prices import Usage
 from sandbox.error_shapes import Refusal
 from sandbox.limits import Limits
 from sandbox.switches import Switches
-from tests.nights.loop import LoneLoop
+from tests.nights.simulated.loop import LoneLoop
 
 T = TypeVar("T")
 

@@ -323,6 +323,25 @@ async def test_answer_counts_at_the_price_of_the_model_that_gave_it(
     assert pace.spending.spent == spent
 
 
+@pytest.mark.parametrize(
+    ("model", "mean"),
+    [
+        (None, usd("0.018")),
+        ("claude-sonnet-4-6", usd("0.018")),
+        ("claude-haiku-4-5", usd("0.018")),  # the cheaper model may not answer again
+        ("claude-opus-4-6", usd("0.03")),
+        ("gpt-9", usd("0.018")),
+    ],
+)
+async def test_answer_of_a_cheaper_model_makes_the_next_request_no_cheaper(
+    prompt: Prompt, model: str | None, mean: Decimal
+) -> None:
+    pace = gate("1")
+    async with pace.reserve(prompt, 1000) as likely, pace.enter(prompt, 1000, likely) as place:
+        place.tell(Usage(input_tokens=1000, output_tokens=1000), None, None, model=model)
+    assert pace.estimates["note"].likely_cost(prompt, 1000) == mean * usd("1.25")
+
+
 async def test_request_that_the_gate_stopped_costs_nothing(prompt: Prompt) -> None:
     pace = gate("1")
     async with pace.reserve(prompt, 1000) as likely:

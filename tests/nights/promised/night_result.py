@@ -83,6 +83,8 @@ class NightResult:
     """By the id of an attempt: when its end was last committed; a process that returns corrects what others wrote."""
     crashed_at: Mapping[str, Sequence[float]] = field(default_factory=dict)
     """By run: when its row was set to `crashed`."""
+    taken_at: Mapping[str, Sequence[float]] = field(default_factory=dict)
+    """By lease: when a process took it, which superseded the one that had its place."""
     errors: Sequence[str] = ()
     """The errors that no code handled: of main tasks, and of loops."""
     secrets: Sequence[str] = ()

@@ -5,13 +5,15 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from tests.nights.promised.evidence import Evidence, Violation, covered
-from tests.nights.promised.night_result import Interval
+from tests.nights.promised.night_result import Interval, RunStory
 from tests.nights.served.exchanges import Exchange
 
 PAID_TWICE = "no succeeded answer is paid for twice"
 LOST = "a kill loses at most what was in flight, and one commit window"
 WINDOW = 3
 """Open prompts, as a multiple of the concurrency (presswork/engine/live.py)."""
+PAUSE_S = 5.0
+"""The longest pause between two tries to commit (presswork/engine/resources/writer.py)."""
 
 
 def check_paid_once(evidence: Evidence) -> Iterator[Violation]:
@@ -65,7 +67,7 @@ class _Pair:
 
 def _is_excused(evidence: Evidence, earlier: Exchange, later: Exchange) -> bool:
     pair = _Pair(evidence, earlier, later)
-    if _is_other_variant(pair) or _refreshes(pair) or _is_refused(evidence, earlier) or _was_on_its_way(pair):
+    if _is_other_variant(pair) or _refreshes(pair) or _is_refused(evidence, earlier) or _was_in_flight(pair):
         return True
     took_over = _lost_its_lease(pair) or _spilled(pair) or _was_superseded(pair)
     if _committed(evidence, earlier) > later.at:
@@ -95,23 +97,6 @@ def _refreshes(pair: _Pair) -> bool:
     return pair.earlier.at < min([run.began_at, *began]) + pair.evidence.night.slack_s
 
 
-def _was_on_its_way(pair: _Pair) -> bool:
-    """The later one was opened before another process took its process's place, which that learns with a heartbeat."""
-    evidence, night = pair.evidence, pair.evidence.night
-    own, other = evidence.story_of(pair.later), evidence.story_of(pair.earlier)
-    if own is None or other is None:
-        return False
-    took_over = own.run_id == other.run_id and own.process != other.process and own.began_at <= other.began_at
-    in_time = pair.later.at <= other.began_at + night.heartbeat_s + night.slack_s
-    # An attempt that was cut off does not name its request.
-    opened = [
-        evidence.committed(each.id)
-        for each in evidence.rows.attempts
-        if each.prompt_hash == evidence.prompt_of(pair.later) and evidence.committed(each.id) <= pair.later.at
-    ]
-    return took_over and in_time and min(opened, default=math.inf) < pair.earlier.at
-
-
 def _never_came(pair: _Pair) -> bool:
     """The answer did not reach its process, and that was clear before the later request."""
     earlier, evidence = pair.earlier, pair.evidence
@@ -129,10 +114,7 @@ def _died_with_it(pair: _Pair) -> bool:
 
 def _lost_its_lease(pair: _Pair) -> bool:
     """The process could not renew its lease for so long that others could take over its claims."""
-    night, earlier = pair.evidence.night, pair.earlier
-    since = earlier.at - night.lease_s
-    unable = pair.evidence.unable(earlier.process, since, pair.later.at)
-    return unable >= night.lease_s - night.heartbeat_s - night.slack_s * 4
+    return pair.evidence.lost_lease(pair.earlier.process, pair.earlier.at, pair.later.at)
 
 
 def _spilled(pair: _Pair) -> bool:
@@ -154,6 +136,37 @@ def _was_superseded(pair: _Pair) -> bool:
         each.worker == "main" and each.ended_at is not None and each.ended_at <= pair.later.at for each in others
     )
     return replaced or closed
+
+
+def _was_in_flight(pair: _Pair) -> bool:
+    """The later request's attempt was committed before another process took its place; its heartbeat had not said so.
+
+    No request is sent if the heartbeat was not confirmed for half a lease.
+    """
+    evidence, later, night = pair.evidence, pair.later, pair.evidence.night
+    own = evidence.story_of(later)
+    if own is None:
+        return False
+    attempt = evidence.attempt_of(later)
+    opened = [
+        evidence.committed(each.id)
+        for each in evidence.rows.attempts
+        # An attempt that was cut off does not name its request.
+        if each is attempt or (attempt is None and each.request_id is None)
+        if each.prompt_hash == evidence.prompt_of(later) and evidence.committed(each.id) <= later.at
+    ]
+    taken = min(_superseding(evidence, own), default=math.inf)
+    hindered = evidence.unable(later.process, taken, later.at)
+    unaware = min(night.heartbeat_s + hindered, night.lease_s / 2) + night.slack_s
+    return min(opened, default=math.inf) <= taken < pair.earlier.at and later.at - taken <= unaware
+
+
+def _superseding(evidence: Evidence, own: RunStory) -> Iterator[float]:
+    """Yield when other processes took a process's place in its run."""
+    for other in evidence.night.runs:
+        if (other.run_id, other.worker) == (own.run_id, own.worker) and other.process != own.process:
+            taken = evidence.night.taken_at.get(other.lease_id or "", ())
+            yield from (at for at in taken if at >= max(own.began_at, other.began_at))
 
 
 def _is_refused(evidence: Evidence, exchange: Exchange) -> bool:
@@ -183,7 +196,7 @@ def _waited(evidence: Evidence, exchange: Exchange, until: float) -> float:
     """Return for how long an answer could have been committed, without the time in which nothing could."""
     since = _ended(exchange)
     story = evidence.processes[exchange.process]
-    hindered: list[Interval] = [*story.frozen, *story.partitioned]
+    hindered: list[Interval] = [*story.frozen, *((begin, end + PAUSE_S) for begin, end in story.partitioned)]
     return until - since - covered(hindered, since, until)
 
 

@@ -93,6 +93,19 @@ def freeze(night: MadeNight) -> None:
     night.process(frozen=[(2.1, 280.0)])
 
 
+def supersede(opened: float, sent: float) -> Change:
+    """Let the first process continue the second one's run and answer first; the second one had an attempt open."""
+
+    def change(night: MadeNight) -> None:
+        night.told["taken_at"] = {"l1": [160.0]}
+        night.story(0, run_id="r2", lease_id="l1", began_at=159.0, ended_at=400.0)
+        night.served(0, at=161.0)
+        night.served(2, at=sent)
+        night.committed |= {"g001": 290.0, "a003": opened}
+
+    return change
+
+
 PAID_AGAIN: dict[str, tuple[tuple[Change, ...], bool]] = {
     "it was in the ledger": ((), True),
     "it was not, without a reason": ((lose,), True),
@@ -133,6 +146,14 @@ PAID_AGAIN: dict[str, tuple[tuple[Change, ...], bool]] = {
         (commit_late, lambda n: n.story(1, run_id="r1"), lambda n: n.asked(2, run_id="r1")),
         False,
     ),
+    "it was opened before another process took its place": ((supersede(159.9, 174.0),), False),
+    "it was opened after that": ((supersede(160.1, 174.0),), True),
+    "it was opened before, but sent after a heartbeat": ((supersede(159.9, 178.0),), True),
+    "it was opened before, and froze": (
+        (supersede(159.9, 190.0), lambda n: n.process("p2", frozen=[(162, 185)])),
+        False,
+    ),
+    "it froze for half a lease": ((supersede(159.9, 230.0), lambda n: n.process("p2", frozen=[(162, 229)])), True),
     "its answer was no content": ((lambda n: n.served(good=False),), False),
     "the second cost nothing": ((lambda n: n.served(2, cost_usd=Decimal(0)),), False),
     "they are variants of one request": ((lambda n: n.asked(2, prompt_hash=sha("variant")),), False),
@@ -158,6 +179,8 @@ KILLS: dict[str, tuple[tuple[Change, ...], bool]] = {
     "it was killed at once": ((lambda n: n.process(died_at=2.03),), False),
     "it was killed long after the answer": ((lambda n: n.process(died_at=30.0),), True),
     "it could not commit": ((lambda n: n.process(died_at=30.0, partitioned=[(1.5, 29.9)]),), False),
+    "it was about to try again": ((lambda n: n.process(died_at=30.0, partitioned=[(1.5, 25.5)]),), False),
+    "it could have tried again": ((lambda n: n.process(died_at=30.0, partitioned=[(1.5, 22.5)]),), True),
     "it did not run": ((lambda n: n.process(died_at=30.0, frozen=[(1.5, 29.9)]),), False),
     "more answers than it may have open": (
         (lambda n: n.process(died_at=2.03), lambda n: n.story(concurrency=1), lambda n: lose_many(n, 4)),
@@ -603,6 +626,20 @@ def pay_often(night: MadeNight, most: int) -> None:
     night.attempts += [replace(night.attempts[0], id=f"a9{number}") for number in range(2)]
 
 
+def pay_again(written: float, worker: str = "main") -> Change:
+    """Let another process pay for a prompt at 12 s in the same run, under a lease that it took at 10 s."""
+
+    def change(night: MadeNight) -> None:
+        night.told["taken_at"] = {"l2": [10.0]}
+        night.story(lease_id="l1", max_paid_requests=1)
+        night.asked(lease_id="l1")
+        night.stories.append(RunStory("p2", "r1", lease_id="l2", worker=worker, began_at=9.0, max_paid_requests=1))
+        night.generation("a", "r1", id=night.attempt(night.ask("a", 12.0, "p2"), "r1", lease_id="l2").generation_id)
+        night.committed["g001"] = written
+
+    return change
+
+
 REQUESTS: dict[str, tuple[Check, Change, bool]] = {
     "an attempt that was committed later": (check_own_attempt, lambda n: n.committed.update(a001=1.2), True),
     "a request without an attempt": (check_registered, lambda n: n.ask("a", 8.0, "p1"), True),
@@ -625,6 +662,15 @@ REQUESTS: dict[str, tuple[Check, Change, bool]] = {
     "a request of a process that was to learn it": (check_within_runs, lambda n: n.story(superseded_at=3.5), False),
     "as many requests as a run may pay for": (check_bound, lambda n: pay_often(n, 3), False),
     "more requests than a run may pay for": (check_bound, lambda n: pay_often(n, 2), True),
+    "one more request of a process that took over what was written": (check_bound, pay_again(9.9), True),
+    "one more request of a process that took over before it was written": (check_bound, pay_again(10.1), False),
+    "one more request of a helper, when it was written": (check_bound, pay_again(11.8, "helper 1"), True),
+    "one more request of a helper, before it was written": (check_bound, pay_again(12.1, "helper 1"), False),
+    "one more request of a helper that took what an expired lease had held": (
+        check_bound,
+        both(pay_again(11.8, "helper 1"), lambda n: n.process(frozen=[(-110.0, 11.0)])),
+        False,
+    ),
     "free requests": (
         check_bound,
         both(

@@ -16,8 +16,9 @@ from sqlalchemy import Engine, event, make_url
 
 from db.ledger.connecting import open_ledger
 from db.session import make_engine
-from tests.nights.machines import EPOCH
-from tests.nights.world import KilledError, World
+from tests.nights.simulated.machines import EPOCH
+from tests.nights.simulated.processes import KilledError
+from tests.nights.simulated.world import World
 
 Trouble = Literal["unavailable", "locked", "full", "slow"]
 _ERRORS: dict[str, tuple[str, int]] = {
@@ -39,6 +40,8 @@ CREATE TRIGGER night_written AFTER INSERT ON generations
   BEGIN INSERT INTO night_times VALUES ('written', NEW.id, night_now()); END;
 CREATE TRIGGER night_crashed AFTER UPDATE OF status ON runs WHEN NEW.status = 'crashed'
   BEGIN INSERT INTO night_times VALUES ('crashed', NEW.id, night_now()); END;
+CREATE TRIGGER night_taken AFTER INSERT ON leases
+  BEGIN INSERT INTO night_times VALUES ('taken', NEW.id, night_now()); END;
 CREATE TRIGGER night_lapsed AFTER UPDATE OF epoch ON leases
   BEGIN INSERT INTO night_times VALUES ('lease lost', NEW.id, night_now()); END;
 CREATE TRIGGER night_suspended AFTER UPDATE OF status ON runs WHEN NEW.status = 'suspended'
@@ -107,8 +110,8 @@ class Ledger:
         connection.close()
 
     def times(self) -> dict[str, dict[str, list[float]]]:
-        """Return when rows were opened, settled, written, and runs set to crashed: by kind and id, in that order."""
-        kinds = "opened", "settled", "written", "crashed", "suspended", "lease lost"
+        """Return when rows were opened, settled, written, taken, and runs set to crashed: by kind and id, in order."""
+        kinds = "opened", "settled", "written", "crashed", "suspended", "taken", "lease lost"
         found: dict[str, dict[str, list[float]]] = {kind: {} for kind in kinds}
         with sqlite3.connect(self.file) as connection:
             for kind, row_id, at in connection.execute("SELECT kind, id, at FROM night_times ORDER BY rowid"):

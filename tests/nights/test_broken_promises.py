@@ -1,0 +1,42 @@
+"""Nights can fail: each promise that is broken on purpose, by one line of the product, is found within 1,000 seeds.
+
+`pytest -rP` shows how many nights each took. The seeds begin at 0 for all, and none is left out.
+"""
+
+from collections.abc import Callable
+from functools import cache
+from typing import Any
+
+import pytest
+
+from tests.nights.broken_promises import BROKEN_PROMISES, MOST_SEEDS, BrokenPromise, find
+from tests.nights.plan import draw
+from tests.nights.playing import Outcome, play
+from tests.nights.simulated.workplace import Workplace
+
+Breaks = Callable[[int], tuple[str, ...]]
+
+
+@pytest.fixture(scope="module")
+def breaks(place: Workplace) -> Breaks:
+    """What a seed's night breaks if nothing is broken on purpose: nothing, unless the product has a defect."""
+    return cache(lambda seed: play(draw(seed), place).broken)
+
+
+def named(broken: BrokenPromise) -> Any:
+    return pytest.param(broken, id=broken.name, marks=pytest.mark.soak if broken.is_slow else ())
+
+
+@pytest.mark.parametrize("broken", [named(each) for each in BROKEN_PROMISES])
+def test_broken_promise_is_found(broken: BrokenPromise, place: Workplace, breaks: Breaks) -> None:
+    def play_it(seed: int) -> Outcome:
+        return play(draw(seed), place)
+
+    found = find(broken, play_it, breaks)
+    assert found is not None, f"not found within {MOST_SEEDS} seeds"
+    nights, violation = found
+    print(f"{broken.name}: found by {nights} nights, {violation}")
+
+
+def test_at_least_ten_broken_promises_are_found_by_every_run_of_the_tests() -> None:
+    assert sum(not each.is_slow for each in BROKEN_PROMISES) >= 10
