@@ -77,10 +77,20 @@ def _worked(evidence: Evidence, story: RunStory, at: float) -> bool:
     """Whether a process led its run at a time. One that has just begun may itself find that the earlier one crashed."""
     if story.worker != "main" or (story.ended_at is not None and story.ended_at <= at):
         return False
+    if _was_replaced(evidence, story, at):
+        return False
     sent = [
         each.id for each in evidence.rows.attempts if story.lease_id is not None and each.lease_id == story.lease_id
     ]
     return story.began_at + evidence.night.slack_s <= at if not sent else min(map(evidence.committed, sent)) <= at
+
+
+def _was_replaced(evidence: Evidence, story: RunStory, at: float) -> bool:
+    """Whether another process held the run's lease at a time: that one may have crashed while this one worked."""
+    night = evidence.night
+    own = night.taken_at.get(story.lease_id or "", ())
+    led = [each for each in night.led_at.get(story.run_id or "", ()) if each <= at]
+    return bool(own and led) and led[-1] not in own
 
 
 def _without_content(evidence: Evidence, story: RunStory) -> Iterator[tuple[str, str, str | None]]:

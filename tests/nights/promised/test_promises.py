@@ -597,6 +597,17 @@ def test_last_run_finishes_with_content_or_a_reason_for_each_record(change: Chan
     assert broken(check_finishes, night) == is_broken
 
 
+def led(*times: float) -> Change:
+    """Let the run's lease be taken at these times: first, third and so on by the process that was alive."""
+
+    def change(night: MadeNight) -> None:
+        night.story(lease_id="l1")
+        night.asked(lease_id="l1")
+        night.told.update(led_at={"r1": times}, taken_at={"l1": times[::2], "l2": times[1::2]})
+
+    return change
+
+
 ALIVE: dict[str, tuple[Change, bool]] = {
     "it was alive": (lambda n: None, True),
     "it had been killed": (lambda n: n.process(died_at=30.0), False),
@@ -608,6 +619,8 @@ ALIVE: dict[str, tuple[Change, bool]] = {
         both(lambda n: n.story(began_at=49.0, lease_id="l1"), lambda n: n.asked(lease_id="l1")),
         True,
     ),
+    "another process had its place": (led(1.0, 40.0), False),
+    "it had taken its place back": (led(1.0, 40.0, 45.0), True),
 }
 
 
@@ -700,13 +713,16 @@ def test_requests_are_registered_bounded_and_within_their_run(check: Check, chan
 # Promise 4, and what nobody expects
 
 
-def test_secret_in_a_file_or_an_error_is_found(tmp_path: Path) -> None:
+def test_secret_in_a_file_an_error_or_a_log_is_found(tmp_path: Path) -> None:
     night = one_run(lambda night: night.told.update(secrets=["sk-1"], spill_folders=[tmp_path]))
     (tmp_path / "r1.spill").write_text("nothing")
     assert not broken(check_secrets, night)
     night.story(error="FinalCallError: sk-1")
     assert broken(check_secrets, night)
     night.story(error=None)
+    night.told["logged"] = ["p1 logs: sk-1"]
+    assert broken(check_secrets, night)
+    night.told["logged"] = []
     (tmp_path / "r1.spill").write_text("a key: sk-1")
     assert broken(check_secrets, night)
 
