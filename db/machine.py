@@ -138,7 +138,7 @@ class LedgerClock:
         """Follow the wall clock of this machine's own ledger, but never fall behind its newest row, or run backwards.
 
         `newest_s` are the row's seconds since 1970. A row that is further ahead than MOST_BEHIND_S is ignored; returns
-        True the first time, so that somebody is told.
+        True the first time, for the caller to warn of it.
         """
         wall_s, boot_s = self._machine.wall_time_s(), self._machine.boot_time_s()
         ahead_s = self._ahead_s if self._is_own and self._ahead_s is not None else wall_s - boot_s

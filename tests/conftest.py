@@ -30,6 +30,7 @@ from db.ledger.connecting import connect_ledger, open_ledger, upgrade
 from db.machine import here
 from presswork.operate.command_server.server_context import own_server
 from tests.machines import SetMachine, using
+from tests.nights.simulated.loop import LoneLoop
 
 ROOT = Path(__file__).resolve().parent.parent
 CHINOOK = Path(os.environ.get("PRESSWORK_TEST_CHINOOK", ROOT.parent / "shared" / "data" / "chinook.sqlite"))
@@ -63,6 +64,15 @@ def machine() -> Iterator[SetMachine]:
     """The machine of all that the test calls in this process; its answers can be set."""
     with using(SetMachine()) as machine:
         yield machine
+
+
+@pytest.fixture
+def loop(machine: SetMachine) -> LoneLoop:
+    """A loop in which minutes pass in milliseconds; its time, from 1000 s on, is the machine's monotonic clock."""
+    # The stubs call abstract what asyncio itself only leaves unimplemented.
+    loop = LoneLoop(1000.0)  # type: ignore[abstract]
+    machine.monotonic = loop.time
+    return loop
 
 
 @pytest.fixture(autouse=True)

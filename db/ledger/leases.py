@@ -100,15 +100,6 @@ def check(connection: Connection, lease: Lease) -> None:
         raise _lost(lease)
 
 
-def check_is_there(connection: Connection, lease_id: str) -> None:
-    """Raise LeaseLostError if this lease has ended.
-
-    It is not locked: two processes that take over each other's claims would wait for each other.
-    """
-    if connection.scalar(select(StoredLease.id).where(StoredLease.id == lease_id)) is None:
-        raise LeaseLostError(f"The lease {lease_id} has ended.")
-
-
 def renew(engine: Engine, lease: Lease) -> None:
     """Renew the lease for LEASE_S and measure the ledger's clock; raises LeaseLostError if the lease is lost."""
     with begin_write(engine) as connection:

@@ -107,14 +107,24 @@ def close_run(engine: Engine, lease: Lease, status: str, ended_at: datetime) -> 
 
 
 def begin_step(
-    engine: Engine, run_id: str, step: str, *, made_from: str | None, total: int | None, left_out: int
+    engine: Engine,
+    run_id: str,
+    step: str,
+    *,
+    made_from: str | None,
+    total: int | None,
+    left_out: int,
+    lease: Lease | None = None,
 ) -> None:
     """Record that a run works on a step; a resumed step keeps its position.
 
-    It also keeps its counts if working rows list the counted records; else the run confirms all records again.
+    It also keeps its counts if working rows list the counted records; else the run confirms all records again. With a
+    `lease`, raises LeaseLostError if the run has lost it.
     """
     place = {"of_run": run_id, "of_step": step}
     with begin_write(engine) as connection:
+        if lease is not None:
+            leases.check(connection, lease)
         is_counted = connection.scalar(_ANY_COUNTED, place) is not None
         counts = {} if is_counted else dict.fromkeys(COUNTED_IN.values(), 0)
         current = {"state": OPEN, "made_from": made_from, "total": total, "left_out": left_out, **counts}
@@ -131,9 +141,14 @@ def _step_begun(columns: tuple[str, ...], dialect: str) -> Executable:
     return prepared(begun, dialect, ("run_id", "step", *columns))
 
 
-def end_step(engine: Engine, run_id: str, step: str) -> None:
-    """Record that a step is done, and what it saved, so that neither the summary nor the close adds it up again."""
+def end_step(engine: Engine, run_id: str, step: str, *, lease: Lease | None = None) -> None:
+    """Record that a step is done, and what it saved, so that neither the summary nor the close adds it up again.
+
+    With a `lease`, raises LeaseLostError if the run has lost it.
+    """
     with begin_write(engine) as connection:
+        if lease is not None:
+            leases.check(connection, lease)
         done = {"state": DONE, "saved_usd": None}
         connection.execute(_SET_STEP, {"of_run": run_id, "of_step": step, **done})
         store_savings(connection, run_id, [step])

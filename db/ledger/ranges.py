@@ -29,12 +29,16 @@ _UNFINISHED = (WorkingRow.lease_id == bindparam("of_lease"), WorkingRow.status.i
 _FINISH = delete(WorkingRow).where(*_OF_STEP, *_UNFINISHED, WorkingRow.record_key.in_(_KEYS))
 
 
-def divide(engine: Engine, run_id: str, step: str, pages: Iterable[Sequence[str]]) -> None:
-    """Write the keys of a step's records, page by page, for helpers to take; existing rows stay unchanged."""
+def divide(engine: Engine, lease: Lease, step: str, pages: Iterable[Sequence[str]]) -> None:
+    """Write the keys of a step's records, page by page, for helpers to take; existing rows stay unchanged.
+
+    Raises LeaseLostError if the lease is lost.
+    """
     for keys in pages:
         if keys:
-            rows = [{"run_id": run_id, "step": step, "record_key": key} for key in keys]
+            rows = [{"run_id": lease.run_id, "step": step, "record_key": key} for key in keys]
             with begin_write(engine) as connection:
+                leases.check(connection, lease)
                 missing = missing_rows(WorkingRow.__tablename__, tuple(rows[0]), connection.dialect.name)
                 connection.execute(missing, rows)
 

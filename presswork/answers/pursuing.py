@@ -196,7 +196,7 @@ async def _ask_once(asking: Asking, ask: Ask, gate: Gate, journal: Journal) -> _
 
 
 def _settled(prompt: Prompt, sent: float | None, answer: Answer | None, error: BaseException | None = None) -> Settled:
-    # By the ledger's clock, as the rows are: whoever computes the cost again takes the price of the row's day.
+    # By the ledger's clock, as all rows: the price must be that of the day which the attempt's row shows.
     ended = here().ledger_clock.now()
     if isinstance(error, WrongEndpointError) and sent is not None:
         answer = error.answer

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
+from threading import Event
 
 import pytest
-from sqlalchemy import Engine, insert, select
+from sqlalchemy import Engine, event, insert, select
 
-from db.clock import now
+from db.clock import new_id, now
 from db.ledger import claims, leases
 from db.ledger.lifecycle import close_run
 from db.ledger.rows import WriteBatch
 from db.ledger.writing import write
+from db.session import begin_write
 from db.tables import Claim
-from tests.db.rows import Book, sha
+from tests.db.rows import Book, sha, take_up
 from tests.db.test_leases import ELSEWHERE, run_out
 
 HASHES = {sha(word) for word in ("one", "two", "three")}
@@ -58,6 +60,26 @@ def test_lease_that_has_ended_gets_no_claims_which_nothing_would_release(ledger:
     close_run(ledger, ended, "completed", now())
     with pytest.raises(leases.LeaseLostError):
         claims.take(ledger, ended.id, HASHES)
+    assert owners(ledger) == {}
+
+
+@pytest.mark.postgres
+def test_lease_that_is_ended_while_it_claims_leaves_no_claims(ledger: Engine) -> None:
+    if ledger.dialect.name != "postgresql":
+        pytest.skip("SQLite has one writer")
+    superseded, is_ending = Book(ledger).lease, Event()
+
+    def notice(*given: object) -> None:
+        if str(given[2]).startswith("DELETE FROM leases"):
+            is_ending.set()
+
+    event.listen(ledger, "before_cursor_execute", notice)
+    with ThreadPoolExecutor(1) as threads:
+        with begin_write(ledger) as connection:
+            claims._claim(connection, superseded.id, sorted(HASHES))
+            newer = threads.submit(take_up, ledger, superseded.run_id, new_id())
+            assert is_ending.wait(10)
+        newer.result()
     assert owners(ledger) == {}
 
 

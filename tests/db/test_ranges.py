@@ -25,7 +25,7 @@ KEYS = [f"{number:04}" for number in range(1200)]
 def whole(ledger: Engine) -> Book:
     """A run whose 1,200 records are to be divided."""
     book = Book(ledger)
-    ranges.divide(ledger, book.run_id, STEP, [KEYS[:500], KEYS[500:1000], [], KEYS[1000:]])
+    ranges.divide(ledger, book.lease, STEP, [KEYS[:500], KEYS[500:1000], [], KEYS[1000:]])
     return book
 
 
@@ -114,7 +114,7 @@ def test_record_that_is_confirmed_is_not_free(whole: Book) -> None:
     ]
     write(whole.ledger, WriteBatch(confirmed=rows), mine)
     assert ranges.take_range(whole.ledger, helper(whole, 2), STEP, 1) == KEYS[3:4]
-    ranges.divide(whole.ledger, whole.run_id, STEP, [KEYS])
+    ranges.divide(whole.ledger, whole.lease, STEP, [KEYS])
     assert count_open(whole.ledger, whole.run_id, STEP) == (1196, 1)
 
 

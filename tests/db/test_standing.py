@@ -193,6 +193,25 @@ def test_late_outcome_of_a_run_is_kept_and_does_not_count(ledger: Engine) -> Non
         assert connection.scalars(select(GenerationParent.parent_id)).all() == [first]
 
 
+def test_answer_that_comes_after_its_run_has_closed_is_kept_and_not_counted_if_the_run_had_confirmed_the_record(
+    ledger: Engine,
+) -> None:
+    # From a superseded process: the one that took its place found content, confirmed it, and closed the run.
+    book, late = Book(ledger), WriteBatch()
+    slow = book.generation(late, "tea", id=new_id())
+    current = Book(ledger).add("tea")
+    confirm(book, "tea", current)
+    mint = book.add("mint")
+    book.close()
+    for _written_twice in range(2):
+        write(ledger, late)
+    assert set(counting(ledger)) == {current, mint}
+    assert steps(ledger) == {STEP: (1, 0, 0)}
+    assert stands(ledger, "tea") == (current, book.run_id, 1, None, 0)
+    with ledger.connect() as connection:
+        assert connection.scalars(select(Generation.id).where(Generation.replaced_by == current)).all() == [slow]
+
+
 def waits_for_a_lock(ledger: Engine) -> bool:
     with ledger.connect() as connection:
         waiting = text(

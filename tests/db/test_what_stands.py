@@ -157,5 +157,5 @@ def test_outcome_has_its_parents_if_requested(book: Book) -> None:
 
 
 def test_key_that_is_only_to_be_done_has_no_outcome(book: Book) -> None:
-    divide(book.ledger, book.run_id, STEP, [["a"]])
+    divide(book.ledger, book.lease, STEP, [["a"]])
     assert own(book, "a", new_id()) == {}

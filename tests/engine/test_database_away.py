@@ -293,3 +293,5 @@ async def test_ctrl_c_ends_the_waiting_for_a_ledger_and_nothing_is_lost(
     flaky.fails = "none"
     assert len(find_spills(load_settings().spill_dir)) == 1
     await assert_goes_on(workshop, workshop.sandbox.stats()["served"]["answers"])
+    # Ctrl-C also ended the wait for the commits of attempts, which were never sent.
+    assert workshop.value("SELECT count(*) FROM attempts WHERE ended_at IS NULL") == 0

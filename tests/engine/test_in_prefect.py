@@ -368,7 +368,7 @@ def run_to_help(workshop: Workshop) -> Iterator[str]:
     """A run that has divided its records and waits for helpers."""
     row = run_row(flow="note")
     lease = begin_or_resume(workshop.ledger, row, new_id())
-    divide(workshop.ledger, row.id, "note", [["00000", "00001", "00002"]])
+    divide(workshop.ledger, lease, "note", [["00000", "00001", "00002"]])
     yield row.id
     close_run(workshop.ledger, lease, "completed", now())
 

@@ -11,9 +11,10 @@ from sqlalchemy.exc import OperationalError
 
 from db.clock import new_id, now
 from db.ledger import claims, leases
-from db.ledger.lifecycle import join_run
-from db.ledger.rows import ConfirmedRow, WriteBatch
-from db.tables import Attempt
+from db.ledger.lifecycle import begin_step, end_step, join_run
+from db.ledger.ranges import divide
+from db.ledger.rows import ConfirmedRow, ParentRow, WriteBatch
+from db.tables import Attempt, Generation, GenerationParent, StoredStep, WorkingRow
 from presswork.engine.resources.lease import ClaimLostError, HeldLease
 from presswork.engine.resources.writer import Writer
 from tests.db.rows import Book, sha, take_up
@@ -151,6 +152,22 @@ def test_run_that_is_superseded_leaves_no_attempt_open_that_it_will_not_send(
     assert [tuple(end) for end in ends] == [(True, "not_sent")]
 
 
+def test_run_that_is_superseded_leaves_what_it_did_not_pay_for_to_the_newer_process(
+    book: Book, held: HeldLease, ledger: Engine
+) -> None:
+    source, parent = Book(ledger).add("source"), Book(ledger).add("parent")
+    take_up(ledger, book.run_id, new_id())
+    batch = WriteBatch()
+    book.generation(batch, "found", origin="cache", output=None, source_generation_id=source)
+    paid = book.generation(batch, "paid")
+    batch.parents += [ParentRow(row.id, parent) for row in batch.generations]
+    held.write(batch, [])
+    with ledger.connect() as connection:
+        of_run = select(Generation.id).where(Generation.run_id == book.run_id)
+        assert connection.scalars(of_run).all() == [paid]
+        assert connection.scalars(select(GenerationParent.generation_id)).all() == [paid]
+
+
 def test_run_that_is_superseded_claims_nothing_more(book: Book, held: HeldLease, ledger: Engine) -> None:
     take_up(ledger, book.run_id, new_id())
     assert held.take({ONE}) == set()
@@ -166,6 +183,21 @@ def test_run_whose_lease_has_run_out_takes_it_back_before_it_claims(
     leases.end_lapsed(ledger, except_lease="")
     assert held.take({ONE}) == {ONE}
     assert status_of(ledger, book.lease) == ("running", False, 2)
+
+
+def test_run_that_is_superseded_changes_no_step_of_the_newer_process(
+    book: Book, held: HeldLease, ledger: Engine
+) -> None:
+    newer = take_up(ledger, book.run_id, new_id())
+    begin_step(ledger, book.run_id, "note", made_from=None, total=3, left_out=0, lease=newer)
+    end_step(ledger, book.run_id, "note", lease=newer)
+    held.led(lambda lease: begin_step(ledger, book.run_id, "note", made_from="other", total=0, left_out=1, lease=lease))
+    held.led(lambda lease: divide(ledger, lease, "note", [["a"]]))
+    assert "another process" in str(held.superseded_by)
+    with ledger.connect() as connection:
+        columns = (StoredStep.state, StoredStep.made_from, StoredStep.total, StoredStep.left_out)
+        assert connection.execute(select(*columns)).one() == ("done", None, 3, 0)
+        assert connection.execute(select(WorkingRow.step)).all() == []
 
 
 async def test_run_that_is_superseded_stops_at_its_next_request(

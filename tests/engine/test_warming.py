@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import Callable, Coroutine
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from datetime import date
@@ -26,20 +26,11 @@ from presswork.report.summary import PromptCacheSummary
 from sandbox.known import SERVED_MODELS
 from sandbox.prompt_cache import CacheBlock, PromptCache
 from tests.engine.workshop import Workshop
-from tests.machines import SetMachine
-from tests.pacing.test_limiter import Loop
+from tests.nights.simulated.loop import LoneLoop
 
 T = TypeVar("T")
 LONG = "Our shop sells tea from small gardens. " * 513  # 5,000 tokens
 BEGAN = 1000.0
-
-
-@pytest.fixture
-def loop(machine: SetMachine) -> Iterator[Loop]:
-    made = Loop()
-    machine.monotonic = made.time
-    yield made
-    made.close()
 
 
 Make = Callable[..., list[Prompt]]
@@ -65,7 +56,7 @@ def prompts(tmp_path: Path) -> Make:
 class Endpoint:
     """Answers through the sandbox's cache; `trouble` maps a request's number, from 0, to what happens to it."""
 
-    loop: Loop
+    loop: LoneLoop
     latency_s: float = 1.0
     delay_s: float = 0.0
     tells: bool = True
@@ -133,8 +124,8 @@ def pace_of(concurrency: int = 100, **own: Any) -> Pace:
     return Pace(concurrency=concurrency, limiter=Limiter(), verify=verified, **own)
 
 
-def run(loop: Loop, work: Callable[[], Coroutine[Any, Any, T]]) -> T:
-    return loop.run_until_complete(work())
+def run(loop: LoneLoop, work: Callable[[], Coroutine[Any, Any, T]]) -> T:
+    return loop.run(work())
 
 
 async def fails() -> None:
@@ -150,7 +141,7 @@ async def hangs() -> None:
 # First one request, then two, then all
 
 
-def test_one_request_writes_a_prefix_and_all_others_read_it(loop: Loop, prompts: Make) -> None:
+def test_one_request_writes_a_prefix_and_all_others_read_it(loop: LoneLoop, prompts: Make) -> None:
     endpoint, pace = Endpoint(loop), pace_of()
     took = run(loop, lambda: endpoint.ask_all(pace, prompts()))
 
@@ -161,14 +152,14 @@ def test_one_request_writes_a_prefix_and_all_others_read_it(loop: Loop, prompts:
     assert pace.warming.report().late == pace.warming.report().missed == 0
 
 
-def test_those_who_wait_go_in_their_order(loop: Loop, prompts: Make) -> None:
+def test_those_who_wait_go_in_their_order(loop: LoneLoop, prompts: Make) -> None:
     endpoint = Endpoint(loop)
     run(loop, lambda: endpoint.ask_all(pace_of(), prompts()))
 
     assert endpoint.asked == [str(number) for number in range(40)]
 
 
-def test_what_another_process_has_warmed_is_read_at_once(loop: Loop, prompts: Make) -> None:
+def test_what_another_process_has_warmed_is_read_at_once(loop: LoneLoop, prompts: Make) -> None:
     endpoint = Endpoint(loop)
     run(loop, lambda: endpoint.ask_all(pace_of(), prompts(1)))
     took = run(loop, lambda: endpoint.ask_all(pace_of(), prompts()))
@@ -177,7 +168,7 @@ def test_what_another_process_has_warmed_is_read_at_once(loop: Loop, prompts: Ma
     assert took == pytest.approx(2)
 
 
-def test_a_warm_prefix_lets_retries_and_repairs_go_at_once(loop: Loop, prompts: Make) -> None:
+def test_a_warm_prefix_lets_retries_and_repairs_go_at_once(loop: LoneLoop, prompts: Make) -> None:
     endpoint, pace = Endpoint(loop), pace_of()
     run(loop, lambda: endpoint.ask_all(pace, prompts()))
     took = run(loop, lambda: endpoint.ask_all(pace, prompts()))
@@ -190,7 +181,7 @@ def test_a_warm_prefix_lets_retries_and_repairs_go_at_once(loop: Loop, prompts: 
     ("system", "cache"), [(LONG, '"off"'), ("You write.", '"5m"'), ("Our shop sells tea. " * 100, '"5m"')]
 )
 def test_what_is_not_cached_or_probably_too_short_waits_for_nothing(
-    loop: Loop, prompts: Make, system: str, cache: str
+    loop: LoneLoop, prompts: Make, system: str, cache: str
 ) -> None:
     endpoint = Endpoint(loop)
     took = run(loop, lambda: endpoint.ask_all(pace_of(), prompts(30, system, cache)))
@@ -199,7 +190,7 @@ def test_what_is_not_cached_or_probably_too_short_waits_for_nothing(
     assert endpoint.most == 30
 
 
-def test_one_place_in_flight_warms_by_itself(loop: Loop, prompts: Make) -> None:
+def test_one_place_in_flight_warms_by_itself(loop: LoneLoop, prompts: Make) -> None:
     endpoint = Endpoint(loop)
     took = run(loop, lambda: endpoint.ask_all(pace_of(1), prompts(5)))
 
@@ -207,7 +198,7 @@ def test_one_place_in_flight_warms_by_itself(loop: Loop, prompts: Make) -> None:
     assert took == pytest.approx(5)
 
 
-def test_each_prefix_is_warmed_and_equal_ones_together(loop: Loop, prompts: Make) -> None:
+def test_each_prefix_is_warmed_and_equal_ones_together(loop: LoneLoop, prompts: Make) -> None:
     endpoint = Endpoint(loop)
     mixed = [*prompts(10), *prompts(10, cache='"1h"'), *prompts(10, LONG + "!"), *prompts(10, name="twin")]
     took = run(loop, lambda: endpoint.ask_all(pace_of(), mixed))
@@ -219,7 +210,7 @@ def test_each_prefix_is_warmed_and_equal_ones_together(loop: Loop, prompts: Make
 # A cache that is not ideal
 
 
-def test_late_entries_double_what_is_in_flight_until_one_is_read(loop: Loop, prompts: Make) -> None:
+def test_late_entries_double_what_is_in_flight_until_one_is_read(loop: LoneLoop, prompts: Make) -> None:
     endpoint, pace = Endpoint(loop, delay_s=1.5), pace_of()
     took = run(loop, lambda: endpoint.ask_all(pace, prompts()))
 
@@ -229,7 +220,7 @@ def test_late_entries_double_what_is_in_flight_until_one_is_read(loop: Loop, pro
     assert (pace.warming.report().late, pace.warming.report().missed) == (6, 0)
 
 
-def test_reads_that_miss_by_chance_hold_nothing_up_once_one_has_read(loop: Loop, prompts: Make) -> None:
+def test_reads_that_miss_by_chance_hold_nothing_up_once_one_has_read(loop: LoneLoop, prompts: Make) -> None:
     endpoint, pace = Endpoint(loop, misses=lambda number: number % 2 == 1), pace_of()
     took = run(loop, lambda: endpoint.ask_all(pace, prompts()))
 
@@ -238,7 +229,7 @@ def test_reads_that_miss_by_chance_hold_nothing_up_once_one_has_read(loop: Loop,
     assert (pace.warming.report().late, pace.warming.report().missed) == (0, 20)
 
 
-def test_entries_that_never_appear_end_the_warm_up_at_the_concurrency(loop: Loop, prompts: Make) -> None:
+def test_entries_that_never_appear_end_the_warm_up_at_the_concurrency(loop: LoneLoop, prompts: Make) -> None:
     endpoint, pace = Endpoint(loop, delay_s=1e9), pace_of(20)
     took = run(loop, lambda: endpoint.ask_all(pace, prompts(200)))
 
@@ -248,7 +239,9 @@ def test_entries_that_never_appear_end_the_warm_up_at_the_concurrency(loop: Loop
 
 
 @pytest.mark.parametrize("way", [{"tells": False}, {"usage_left_out": True}])
-def test_an_answer_that_tells_nothing_of_the_cache_lets_all_go(loop: Loop, prompts: Make, way: dict[str, bool]) -> None:
+def test_an_answer_that_tells_nothing_of_the_cache_lets_all_go(
+    loop: LoneLoop, prompts: Make, way: dict[str, bool]
+) -> None:
     endpoint, pace = Endpoint(loop, **way), pace_of()  # type: ignore[arg-type]  # both fields take a bool
     took = run(loop, lambda: endpoint.ask_all(pace, prompts()))
 
@@ -260,7 +253,7 @@ def test_an_answer_that_tells_nothing_of_the_cache_lets_all_go(loop: Loop, promp
 
 
 @pytest.mark.parametrize("failing", [1, 3])
-def test_when_the_first_fails_the_next_goes_alone(loop: Loop, prompts: Make, failing: int) -> None:
+def test_when_the_first_fails_the_next_goes_alone(loop: LoneLoop, prompts: Make, failing: int) -> None:
     endpoint = Endpoint(loop, trouble=dict.fromkeys(range(failing), fails))
     took = run(loop, lambda: endpoint.ask_all(pace_of(), prompts()))
 
@@ -268,7 +261,7 @@ def test_when_the_first_fails_the_next_goes_alone(loop: Loop, prompts: Make, fai
     assert took == pytest.approx(3 + failing * 0.2)
 
 
-def test_when_the_first_hangs_the_others_go_after_a_while(loop: Loop, prompts: Make) -> None:
+def test_when_the_first_hangs_the_others_go_after_a_while(loop: LoneLoop, prompts: Make) -> None:
     endpoint, pace = Endpoint(loop, trouble={0: hangs}), pace_of()
     run(loop, lambda: endpoint.ask_all(pace, prompts()))
 
@@ -276,7 +269,7 @@ def test_when_the_first_hangs_the_others_go_after_a_while(loop: Loop, prompts: M
     assert max(endpoint.sent) == pytest.approx(DOUBLE_AFTER_S + 1 + 1)
 
 
-def test_when_all_hang_more_and_more_go(loop: Loop, prompts: Make) -> None:
+def test_when_all_hang_more_and_more_go(loop: LoneLoop, prompts: Make) -> None:
     endpoint = Endpoint(loop, trouble=dict.fromkeys(range(40), hangs))
     run(loop, lambda: endpoint.ask_all(pace_of(), prompts()))
 
@@ -284,7 +277,7 @@ def test_when_all_hang_more_and_more_go(loop: Loop, prompts: Make) -> None:
     assert len(endpoint.sent) == 40
 
 
-def test_after_a_pause_longer_than_the_entry_lasts_the_warm_up_starts_over(loop: Loop, prompts: Make) -> None:
+def test_after_a_pause_longer_than_the_entry_lasts_the_warm_up_starts_over(loop: LoneLoop, prompts: Make) -> None:
     endpoint, pace = Endpoint(loop), pace_of()
 
     async def twice(pause_s: float) -> float:
@@ -298,7 +291,7 @@ def test_after_a_pause_longer_than_the_entry_lasts_the_warm_up_starts_over(loop:
     assert endpoint.writes == 2
 
 
-def test_those_who_wait_hold_no_place_and_no_money(loop: Loop, prompts: Make) -> None:
+def test_those_who_wait_hold_no_place_and_no_money(loop: LoneLoop, prompts: Make) -> None:
     endpoint, pace = Endpoint(loop, latency_s=5), pace_of(2, max_cost=Decimal(1))
 
     async def work() -> tuple[Decimal, list[float]]:
@@ -315,7 +308,7 @@ def test_those_who_wait_hold_no_place_and_no_money(loop: Loop, prompts: Make) ->
     assert Decimal(0) < reserved < Decimal("0.03")
 
 
-def test_a_stop_releases_those_who_wait_and_sends_none(loop: Loop, prompts: Make) -> None:
+def test_a_stop_releases_those_who_wait_and_sends_none(loop: LoneLoop, prompts: Make) -> None:
     endpoint, pace = Endpoint(loop, latency_s=30), pace_of()
 
     async def work() -> tuple[int, float]:
@@ -330,7 +323,7 @@ def test_a_stop_releases_those_who_wait_and_sends_none(loop: Loop, prompts: Make
     assert run(loop, work) == (39, 1)
 
 
-def test_one_that_is_cut_off_while_it_waits_costs_no_turn(loop: Loop, prompts: Make) -> None:
+def test_one_that_is_cut_off_while_it_waits_costs_no_turn(loop: LoneLoop, prompts: Make) -> None:
     endpoint, pace = Endpoint(loop), pace_of()
 
     async def work() -> None:

@@ -24,7 +24,7 @@ from db.ledger.refused_rows import RefusedRow
 from db.ledger.rows import WriteBatch
 from db.ledger.writing import write
 from db.readers.stored_generations import read_generations
-from db.tables import Generation
+from db.tables import Attempt, Generation
 from presswork.engine.materials.handles import Generations
 from presswork.engine.resources.writer import Writer
 from presswork.errors import LedgerAwayError, StoppedError
@@ -142,6 +142,51 @@ async def test_stop_has_what_waits_kept_in_a_file(opened: Open, book: Book, tmp_
             await waiting
     (path,) = spill.find_spills(tmp_path / "spill")
     assert spill.recover(book.ledger, path) == 1
+
+
+def stop(writer: Writer, _waiting: asyncio.Task[None]) -> None:
+    writer.stop(StoppedError("stopped by Ctrl-C"))
+
+
+def lose_patience(_writer: Writer, _waiting: asyncio.Task[None]) -> None:
+    """Do nothing: the patience of this writer is short."""
+
+
+def end_process(_writer: Writer, waiting: asyncio.Task[None]) -> None:
+    # As at the end of asyncio.run: the task that waits can't settle anything more.
+    waiting.cancel()
+
+
+@pytest.mark.parametrize("end", [stop, lose_patience, end_process])
+async def test_attempt_that_is_in_a_file_before_it_was_committed_was_never_sent(
+    opened: Open, book: Book, tmp_path: Path, end: Callable[[Writer, asyncio.Task[None]], None]
+) -> None:
+    away = Away(float("inf"))
+    async with opened(patience_s=300 if end is stop else 0.02) as writer:
+        writer.commit = away
+        book.attempt(writer._batch, "a", new_id())
+        waiting = asyncio.create_task(writer.committed())
+        await until(lambda: away.asked >= 2, pause_s=0)
+        # The next batch is open meanwhile.
+        book.attempt(writer._batch, "b", new_id())
+        end(writer, waiting)
+        await asyncio.gather(waiting, return_exceptions=True)
+    (path,) = spill.find_spills(tmp_path / "spill")
+    spill.recover(book.ledger, path)
+    with book.ledger.connect() as connection:
+        found = connection.execute(select(Attempt.error_type, Attempt.ended_at.is_(None))).all()
+    assert [tuple(row) for row in found] == [("not_sent", False)] * 2
+
+
+async def test_writer_without_rows_ends_at_once_and_leaves_no_file_if_the_ledger_is_full(
+    opened: Open, tmp_path: Path
+) -> None:
+    full = Away(float("inf"), OperationalError("COMMIT", {}, error_of_sqlite(sqlite3.SQLITE_FULL)))
+    async with opened(patience_s=0) as writer:
+        writer.run_id, writer.commit = "", full
+        await asyncio.sleep(0)  # it waits for rows now
+    assert full.asked == 0
+    assert spill.find_spills(tmp_path / "spill") == []
 
 
 @pytest.mark.parametrize("error", [ProgrammingError("", {}, ValueError("no such table")), RuntimeError(""), OSError()])

@@ -13,7 +13,7 @@ from db.machine import monotonic_s
 from tests.nights.plan import draw
 from tests.nights.playing import Outcome, play
 from tests.nights.shrinking import in_python, shrink
-from tests.nights.workplace import Workplace, open_workplace
+from tests.nights.simulated.workplace import Workplace, open_workplace
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -14,8 +14,10 @@ from db.readers.chains import Spent
 from db.tables import Generation
 from db.tables.content_upserts import ContentStatements, content_of, content_statements, failing_of
 from db.tables.prepared import among_those, prepared
+from presswork.answers.outcomes import Policy
 from presswork.output_classes.validate import Content
 from presswork.prices import cost_of
+from presswork.settings import Settings
 from tests.nights.playing import Outcome
 from tests.nights.promised.promises import Violation
 
@@ -65,20 +67,30 @@ def _file_without_rows(folder: Path, run_id: str, _batch: Any) -> Path:
     return folder / f"{run_id}.spill"
 
 
+def _any_number(settings: Settings) -> Policy:
+    return Policy(repairs=settings.repairs, escalations=settings.escalations, paid_requests=1_000)
+
+
 BROKEN_PROMISES = (
     BrokenPromise("every claim is granted", "db.ledger.claims.take", lambda _engine, _owner, hashes: set(hashes)),
     BrokenPromise("the look-up finds nothing", "presswork.engine.resources.run_ledger.look_up", lambda *_a, **_o: {}),
     BrokenPromise("nobody waits for a commit", "presswork.engine.resources.writer.Writer.committed", _at_once),
     BrokenPromise("a commit does not check its lease", "db.ledger.leases.check", _nothing),
-    BrokenPromise("no request waits for the lease", "presswork.engine.resources.lease.HeldLease.ready", _at_once),
+    BrokenPromise(
+        "no request waits for the lease", "presswork.engine.resources.lease.HeldLease.ready", _at_once, is_slow=True
+    ),
     BrokenPromise("every answer is valid", "presswork.answers.outcomes.validate_answer", _any_content),
     BrokenPromise("no request is too expensive", "presswork.pacing.spending.Spending.reserve", _without_cap),
     BrokenPromise(
         "unwritten rows are dropped", "presswork.engine.resources.writer.keep_batch", _file_without_rows, is_slow=True
     ),
     BrokenPromise("a spill file is deleted unread", "db.ledger.spill.write", _nothing, is_slow=True),
+    BrokenPromise("a prompt is paid for without a bound", "presswork.engine.opening._policy", _any_number),
+    BrokenPromise("no step is done", "db.ledger.lifecycle.end_step", _nothing),
+    BrokenPromise("no attempt has an end", "presswork.engine.resources.writer.Writer.settle_attempt", _nothing),
+    BrokenPromise("a lease is shorter than its heartbeat", "db.ledger.leases.LEASE_S", 5.0, is_slow=True),
     BrokenPromise("claims of ended leases stay", "db.ledger.leases.release_holdings", _nothing, is_slow=True),
-    BrokenPromise("a living process has crashed", "db.ledger.leases.fate_of", lambda *_a, **_o: "gone"),
+    BrokenPromise("a living process has crashed", "db.ledger.leases.fate_of", lambda *_a, **_o: "gone", is_slow=True),
     BrokenPromise("rows after the end leave the rollups", "db.ledger.writing.unmark", _nothing, is_slow=True),
     BrokenPromise("a trial's answers are content", "db.ledger.standing.content_statements", _with_trials, is_slow=True),
     BrokenPromise(
@@ -87,12 +99,14 @@ BROKEN_PROMISES = (
         lambda *_a: Spent(),
         is_slow=True,
     ),
-    BrokenPromise("lost answers cost nothing", "presswork.pacing.spending.PERHAPS_BILLED", frozenset()),
+    BrokenPromise("lost answers cost nothing", "presswork.pacing.spending.PERHAPS_BILLED", frozenset(), is_slow=True),
     BrokenPromise(
         "no row replaces another", "db.ledger.writing.mark_replaced", lambda _c, rows: list(rows), is_slow=True
     ),
     BrokenPromise("open attempts stay open", "db.ledger.leases.settle_open", lambda *_a: 0, is_slow=True),
-    BrokenPromise("ids are by the machine's clock", "db.machine.LedgerClock.shift_ms", lambda _clock: 0),
+    BrokenPromise(
+        "ids are by the machine's clock", "db.machine.LedgerClock.now_s", lambda clock: clock._machine.wall_time_s()
+    ),
     BrokenPromise(
         "cost is rounded",
         "presswork.answers.pursuing.cost_of",

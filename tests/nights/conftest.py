@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.nights.workplace import Workplace, open_workplace
+from tests.nights.simulated.workplace import Workplace, open_workplace
 
 
 @pytest.fixture(scope="module")

@@ -1,12 +1,9 @@
 """Carry out the plan of a night: start its runs, do what goes wrong, then make a last run of each job in peace."""
 
 import asyncio
-import json
 import signal
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from datetime import timedelta
-from decimal import Decimal
 from functools import partial
 from typing import Any
 
@@ -15,82 +12,36 @@ from sqlalchemy.exc import OperationalError, SQLAlchemyError
 
 from db.clock import agree, now
 from db.database_errors import DatabaseError, LedgerError
-from db.ledger.spill import REFUSED_SUFFIX
 from db.machine import here, use
 from db.sources.spool import Spool
 from db.sources.values import Record
 from db.upkeep.compacting import compact
 from db.words import HELPER
-from flows.outputs import SubjectLine
 from presswork.engine.opening import open_hosted_run
 from presswork.engine.orchestration.host import Kept
 from presswork.engine.resources.endpoint import Endpoint
 from presswork.errors import PressworkError, RunEndedError
 from presswork.options import RunOptions
 from presswork.report.summary import Summary
-from presswork.settings import Settings
 from sandbox.switches import Switches
-from tests.nights.database import Outage
-from tests.nights.helping import HelperServer
-from tests.nights.host import STEPS, FlowRun, LeavingError, SimulatedHost
 from tests.nights.plan import Event, Night, Start
-from tests.nights.promised.night_result import NightResult, ProcessStory, RunStory
+from tests.nights.run_notes import RunNotes
 from tests.nights.served.endpoint import SimulatedEndpoint
-from tests.nights.served.spoilt_replies import KEY
-from tests.nights.workplace import Workplace
-from tests.nights.world import SimulatedProcess, World
+from tests.nights.simulated.database import Outage
+from tests.nights.simulated.helping import HelperServer
+from tests.nights.simulated.host import STEPS, FlowRun, LeavingError, SimulatedHost
+from tests.nights.simulated.processes import SimulatedProcess
+from tests.nights.simulated.workplace import Workplace
+from tests.nights.simulated.world import World
 
 MORNING_S = 40_000.0
 """All that goes wrong begins before; then the last runs are made."""
 WAITS_S = 30.0
 """How long a suspended run waits."""
 _TIMED = frozenset({"sleep", "reboot", "jump", "interrupt", "cancel", "edit", "compact"})
-_SUSPENDED = text("SELECT id, prefect_flow_run_id FROM runs WHERE status = 'suspended'")
 _NEWEST_UNFINISHED = text(
     "SELECT max(id) FROM runs WHERE flow = :flow AND status <> 'completed' AND \"trigger\" <> 'try'"
 )
-
-
-@dataclass
-class RunNotes:
-    """What is known of one process's work on one run while it goes on."""
-
-    process: str
-    start: Start
-    began_at: float
-    must_finish: bool = False
-    run_id: str | None = None
-    lease_id: str | None = None
-    worker: str = "main"
-    settings: Settings | None = None
-    summary: Summary | None = None
-    exit_status: int | None = None
-    error: str | None = None
-    ended_at: float | None = None
-    records: dict[str, Mapping[str, str]] = field(default_factory=dict)
-
-    def story(self) -> RunStory:
-        """Return the notes for promises.py."""
-        start, settings = self.start, self.settings
-        return RunStory(
-            process=self.process,
-            run_id=self.run_id,
-            lease_id=self.lease_id,
-            worker=self.worker,
-            refresh=start.refresh,
-            max_cost=None if start.max_cost is None else Decimal(str(start.max_cost)),
-            max_paid_requests=8 if settings is None else settings.max_paid_requests,
-            concurrency=start.concurrency,
-            give_up_after=3 if settings is None else settings.give_up_after,
-            chunk_retries=5 if settings is None else settings.chunk_retries,
-            records=self.records,
-            began_at=self.began_at,
-            ended_at=self.ended_at,
-            exit_status=self.exit_status,
-            error=self.error,
-            summary=None if self.summary is None else self.summary.for_programs(),
-            must_finish=self.must_finish,
-        )
 
 
 class Driver:
@@ -112,8 +63,8 @@ class Driver:
             host.skew_s = skew
         self.helpers = HelperServer(self.world, self.launch, plan.events, plan.hosts)
         place.begin(plan.records)
-        self._troubles = self._outages()
-        place.ledger.begin(self.world, self._troubles, [f"k{number}" for number in plan.refused])
+        self.troubles = self._outages()
+        place.ledger.begin(self.world, self.troubles, [f"k{number}" for number in plan.refused])
         self.engine = place.ledger.shared() if plan.shared else place.ledger.engine
 
     def carry_out(self) -> None:
@@ -133,56 +84,6 @@ class Driver:
                 last = host is self.hosts[0]
                 self._start(Start(self.world.now, job, self.hosts.index(host)), must_finish=last)
                 self.world.run(self.world.now + MORNING_S)
-
-    def result(self) -> NightResult:
-        """Return what the night left, for promises.py."""
-        self.world.current = None  # from here on nobody in the night uses the ledger
-        times = self.place.ledger.times()
-        return NightResult(
-            ledger=self.place.ledger.file,
-            exchanges=self.endpoint.exchanges,
-            processes=[self._story_of(process) for process in self.world.processes],
-            runs=[notes.story() for notes in self.runs],
-            committed_at={row_id: at[0] for kind in ("opened", "written") for row_id, at in times[kind].items()},
-            settled_at={row_id: at[-1] for row_id, at in times["settled"].items()},
-            crashed_at=times["crashed"],
-            taken_at=times["taken"],
-            refused_ids=frozenset(self._refused_ids()),
-            left_suspended=frozenset(self._left_suspended()),
-            output_classes={"note": SubjectLine, "title": SubjectLine},
-            secrets=(KEY,),
-            marks={"note": lambda record: str(record["name"])},
-            spill_folders=self.place.spill_folders(),
-            commit_interval_s=self._setting("commit_interval_s"),
-            request_timeout_s=self._setting("request_timeout_s"),
-        )
-
-    def _refused_ids(self) -> Iterator[str]:
-        for folder in self.place.spill_folders():
-            for file in folder.glob(f"*{REFUSED_SUFFIX}"):
-                for line in file.read_text(encoding="utf-8").splitlines():
-                    row = json.loads(line)["row"]
-                    yield str(row.get("id") or row.get("attempt_id") or row.get("hash"))
-
-    def _left_suspended(self) -> Iterator[str]:
-        """Yield the suspended runs whose flow run was resumed, but could not open the run."""
-        ended = {each.id for each in self.flow_runs if each.state != "Suspended"}
-        with self.engine.connect() as connection:
-            for run_id, flow_run in connection.execute(_SUSPENDED):
-                if flow_run in ended:
-                    yield str(run_id)
-
-    def _setting(self, name: str) -> float:
-        return float(dict(self.plan.settings).get(name, getattr(self.place.settings, name)))
-
-    def _story_of(self, process: SimulatedProcess) -> ProcessStory:
-        outages = [each for each in self._troubles if each.host in {None, process.on.name}]
-        return ProcessStory(
-            process.name,
-            died_at=process.ended_at if process.killed else None,
-            frozen=tuple(process.frozen),
-            partitioned=tuple((each.begins, each.ends) for each in outages),
-        )
 
     def close(self) -> None:
         """Forget the night's processes, and answer by the real machine again."""

@@ -11,11 +11,12 @@ from dataclasses import dataclass, field
 
 from db.machine import monotonic_s
 from tests.nights.happenings import count_happenings
+from tests.nights.leavings import result_of
 from tests.nights.night import Driver
 from tests.nights.plan import Night
 from tests.nights.promised.promises import Violation, find_violations
-from tests.nights.workplace import Workplace
-from tests.nights.world import World
+from tests.nights.simulated.workplace import Workplace
+from tests.nights.simulated.world import World
 
 DRIVER = "the night can be played to its end"
 HANDLED = "every error in a process is handled"
@@ -73,7 +74,7 @@ def play(plan: Night, place: Workplace, *, with_dump: bool = False) -> Outcome:
     try:
         with _logged(driver.world), _seeded(plan.seed):
             driver.carry_out()
-        violations += find_violations(driver.result())
+        violations += find_violations(result_of(driver))
         happenings = count_happenings(driver)
         dump = dump_of(place) if with_dump else ""
     except Exception as raised:  # noqa: BLE001 - whatever ends a night before its time is a find

@@ -5,13 +5,14 @@
 
 from collections.abc import Callable
 from functools import cache
+from typing import Any
 
 import pytest
 
 from tests.nights.broken_promises import BROKEN_PROMISES, MOST_SEEDS, BrokenPromise, find
 from tests.nights.plan import draw
 from tests.nights.playing import Outcome, play
-from tests.nights.workplace import Workplace
+from tests.nights.simulated.workplace import Workplace
 
 Breaks = Callable[[int], tuple[str, ...]]
 
@@ -22,11 +23,11 @@ def breaks(place: Workplace) -> Breaks:
     return cache(lambda seed: play(draw(seed), place).broken)
 
 
-def named(broken: BrokenPromise) -> object:
+def named(broken: BrokenPromise) -> Any:
     return pytest.param(broken, id=broken.name, marks=pytest.mark.soak if broken.is_slow else ())
 
 
-@pytest.mark.parametrize("broken", map(named, BROKEN_PROMISES))
+@pytest.mark.parametrize("broken", [named(each) for each in BROKEN_PROMISES])
 def test_broken_promise_is_found(broken: BrokenPromise, place: Workplace, breaks: Breaks) -> None:
     def play_it(seed: int) -> Outcome:
         return play(draw(seed), place)

@@ -14,7 +14,7 @@ import pytest
 from db.machine import utc_now
 from tests.nights.plan import draw
 from tests.nights.playing import play
-from tests.nights.workplace import Workplace
+from tests.nights.simulated.workplace import Workplace
 
 SEEDS, PART = 100, 10
 LONG_SEEDS, LONG_PART = 10_000, 1_000

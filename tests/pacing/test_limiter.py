@@ -5,8 +5,7 @@ from __future__ import annotations
 import asyncio
 import math
 import random
-import selectors
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
@@ -21,38 +20,9 @@ from presswork.prices import Usage
 from sandbox.error_shapes import Refusal
 from sandbox.limits import Limits
 from sandbox.switches import Switches
-from tests.machines import SetMachine
+from tests.nights.simulated.loop import LoneLoop
 
 T = TypeVar("T")
-
-
-class _Skipping(selectors.DefaultSelector):
-    """Never sleeps: moves the clock forward by the time that the loop would sleep."""
-
-    now = 1000.0
-
-    def select(self, timeout: float | None = None) -> Any:
-        self.now += timeout or 0.0
-        return super().select(0)
-
-
-class Loop(asyncio.SelectorEventLoop):
-    """An event loop in which time passes only while all tasks wait."""
-
-    def __init__(self) -> None:
-        self._skipping = _Skipping()
-        super().__init__(self._skipping)
-
-    def time(self) -> float:
-        return self._skipping.now
-
-
-@pytest.fixture
-def loop(machine: SetMachine) -> Iterator[Loop]:
-    made = Loop()
-    machine.monotonic = made.time
-    yield made
-    made.close()
 
 
 @dataclass
@@ -62,7 +32,7 @@ class Account:
     `random` is the share of requests that it refuses at any rate.
     """
 
-    loop: Loop
+    loop: LoneLoop
     switches: Switches
     tells: bool = True
     latency_s: float = 0.35
@@ -136,8 +106,8 @@ class Account:
         return refused / max(refused + sum(since <= at < until for at in self.accepted_at), 1)
 
 
-def run(loop: Loop, work: Callable[[], Coroutine[Any, Any, T]]) -> T:
-    return loop.run_until_complete(work())
+def run(loop: LoneLoop, work: Callable[[], Coroutine[Any, Any, T]]) -> T:
+    return loop.run(work())
 
 
 def tokens(*, input_tokens: int = 0, output_tokens: int = 0) -> Usage:
@@ -148,7 +118,7 @@ def tokens(*, input_tokens: int = 0, output_tokens: int = 0) -> Usage:
 
 
 @pytest.mark.parametrize("processes", [1, 2])
-def test_limit_from_headers_is_used_up_and_rarely_exceeded(loop: Loop, processes: int) -> None:
+def test_limit_from_headers_is_used_up_and_rarely_exceeded(loop: LoneLoop, processes: int) -> None:
     account = Account(loop, Switches(rpm=1000))
 
     async def work() -> float:
@@ -163,7 +133,7 @@ def test_limit_from_headers_is_used_up_and_rarely_exceeded(loop: Loop, processes
 
 
 @pytest.mark.parametrize("limit", ["itpm", "otpm"])
-def test_token_limit_that_binds_is_used_up(loop: Loop, limit: str) -> None:
+def test_token_limit_that_binds_is_used_up(loop: LoneLoop, limit: str) -> None:
     account = Account(loop, Switches(**{limit: 100_000}))
     took = run(loop, lambda: account.ask_all(Limiter(), 2000))
     used = 2000 * (account.input_tokens if limit == "itpm" else account.output_tokens)
@@ -171,7 +141,7 @@ def test_token_limit_that_binds_is_used_up(loop: Loop, limit: str) -> None:
     assert account.refused <= 2000 * 0.02
 
 
-def test_few_requests_go_before_the_first_answer_shows_the_limits(loop: Loop) -> None:
+def test_few_requests_go_before_the_first_answer_shows_the_limits(loop: LoneLoop) -> None:
     account = Account(loop, Switches(rpm=600), latency_s=5.0)
     run(loop, lambda: account.ask_all(Limiter(), 200, at_once=200))
     assert sum(at < 1004.9 for at in account.bursts) == module.START_IN_FLIGHT
@@ -180,7 +150,7 @@ def test_few_requests_go_before_the_first_answer_shows_the_limits(loop: Loop) ->
 # Set
 
 
-def test_limit_that_is_set_spreads_requests_evenly(loop: Loop) -> None:
+def test_limit_that_is_set_spreads_requests_evenly(loop: LoneLoop) -> None:
     account = Account(loop, Switches(), tells=False)
     limiter = Limiter()
     limiter.hold(rpm=120, itpm=None, otpm=None)
@@ -190,14 +160,14 @@ def test_limit_that_is_set_spreads_requests_evenly(loop: Loop) -> None:
         assert sum(second <= at - 1000.0 < second + 1 for at in account.bursts) <= 4
 
 
-def test_lower_limit_of_the_installation_holds_against_higher_headers(loop: Loop) -> None:
+def test_lower_limit_of_the_installation_holds_against_higher_headers(loop: LoneLoop) -> None:
     account = Account(loop, Switches(rpm=4000))
     limiter = Limiter()
     limiter.hold(rpm=300, itpm=None, otpm=None)
     assert run(loop, lambda: account.ask_all(limiter, 300)) > 55
 
 
-def test_lower_headers_hold_against_a_higher_limit_of_the_installation(loop: Loop) -> None:
+def test_lower_headers_hold_against_a_higher_limit_of_the_installation(loop: LoneLoop) -> None:
     account = Account(loop, Switches(rpm=300, burst_seconds=1))
     limiter = Limiter()
     limiter.hold(rpm=4000, itpm=None, otpm=None)
@@ -208,7 +178,7 @@ def test_lower_headers_hold_against_a_higher_limit_of_the_installation(loop: Loo
 # Found
 
 
-def refuse(limiter: Limiter, loop: Loop, count: int = 1, error: CallError | None = None) -> None:
+def refuse(limiter: Limiter, loop: LoneLoop, count: int = 1, error: CallError | None = None) -> None:
     async def ask() -> None:
         for _number in range(count):
             admission = await limiter.admit(Need(1, 0, 0))
@@ -229,7 +199,7 @@ def limit_of(limiter: Limiter) -> float | None:
 
 @pytest.mark.parametrize("seed", range(3))
 @pytest.mark.parametrize("share", [0.03, 0.1, 0.3])
-def test_refusals_at_random_do_not_lower_the_rate(loop: Loop, share: float, seed: int) -> None:
+def test_refusals_at_random_do_not_lower_the_rate(loop: LoneLoop, share: float, seed: int) -> None:
     account = Account(loop, Switches(), tells=False, latency_s=0.19, random=share, seed=seed)
     limiter = Limiter()
     run(loop, lambda: account.ask_all(limiter, 12_000))
@@ -238,7 +208,7 @@ def test_refusals_at_random_do_not_lower_the_rate(loop: Loop, share: float, seed
     assert limit_of(limiter) is None
 
 
-def test_share_of_refusals_that_a_cut_did_not_lower_is_remembered(loop: Loop) -> None:
+def test_share_of_refusals_that_a_cut_did_not_lower_is_remembered(loop: LoneLoop) -> None:
     account = Account(loop, Switches(), tells=False, latency_s=0.19, random=0.1)
     limiter = Limiter()
     run(loop, lambda: account.ask_all(limiter, 9000))
@@ -251,7 +221,7 @@ def test_share_of_refusals_that_a_cut_did_not_lower_is_remembered(loop: Loop) ->
     ("burst_s", "at_once", "latency_s"), [(2, 100, 0.05), (1, 10, 0.05), (60, 50, 0.05), (2, 100, 3.0), (2, 50, 0.5)]
 )
 def test_hidden_limit_is_found_in_seconds_and_used_up(
-    loop: Loop, burst_s: float, at_once: int, latency_s: float
+    loop: LoneLoop, burst_s: float, at_once: int, latency_s: float
 ) -> None:
     account = Account(loop, Switches(rpm=600, burst_seconds=burst_s), tells=False, latency_s=latency_s)
     limiter = Limiter()
@@ -267,7 +237,7 @@ def test_hidden_limit_is_found_in_seconds_and_used_up(
 
 
 @pytest.mark.parametrize("seed", range(3))
-def test_hidden_limit_that_falls_and_rises_is_followed(loop: Loop, seed: int) -> None:
+def test_hidden_limit_that_falls_and_rises_is_followed(loop: LoneLoop, seed: int) -> None:
     account = Account(loop, Switches(rpm=1200, burst_seconds=2), tells=False, latency_s=0.05, seed=seed)
 
     async def work() -> None:
@@ -285,7 +255,7 @@ def test_hidden_limit_that_falls_and_rises_is_followed(loop: Loop, seed: int) ->
 
 
 @pytest.mark.parametrize("processes", [2, 4])
-def test_processes_that_share_a_hidden_limit_stay_below_it_together(loop: Loop, processes: int) -> None:
+def test_processes_that_share_a_hidden_limit_stay_below_it_together(loop: LoneLoop, processes: int) -> None:
     account = Account(loop, Switches(rpm=600, burst_seconds=2), tells=False, latency_s=0.2)
 
     async def work() -> None:
@@ -299,7 +269,7 @@ def test_processes_that_share_a_hidden_limit_stay_below_it_together(loop: Loop, 
 
 
 @pytest.mark.parametrize("share", [0.05, 0.1])
-def test_hidden_limit_is_used_up_though_some_are_refused_at_random(loop: Loop, share: float) -> None:
+def test_hidden_limit_is_used_up_though_some_are_refused_at_random(loop: LoneLoop, share: float) -> None:
     account = Account(loop, Switches(rpm=600, burst_seconds=2), tells=False, latency_s=0.05, random=share)
     took = run(loop, lambda: account.ask_all(Limiter(), 2400))
     # The limit has counted the requests that are refused at random.
@@ -307,7 +277,7 @@ def test_hidden_limit_is_used_up_though_some_are_refused_at_random(loop: Loop, s
     assert account.share_refused(60) < share + 0.08
 
 
-def test_refusal_of_the_first_request_holds_nothing_back(loop: Loop) -> None:
+def test_refusal_of_the_first_request_holds_nothing_back(loop: LoneLoop) -> None:
     account, limiter = Account(loop, Switches(), tells=False, latency_s=0.05), Limiter()
     refuse(limiter, loop)
     assert run(loop, lambda: account.ask_all(limiter, 60, at_once=1)) < 10
@@ -315,7 +285,7 @@ def test_refusal_of_the_first_request_holds_nothing_back(loop: Loop) -> None:
 
 
 @pytest.mark.parametrize("refused_s", [5, 40])
-def test_endpoint_that_refuses_everything_for_a_while_is_used_again_soon(loop: Loop, refused_s: float) -> None:
+def test_endpoint_that_refuses_everything_for_a_while_is_used_again_soon(loop: LoneLoop, refused_s: float) -> None:
     account = Account(loop, Switches(), tells=False, latency_s=0.09, random=1.0)
 
     async def work() -> None:
@@ -330,7 +300,7 @@ def test_endpoint_that_refuses_everything_for_a_while_is_used_again_soon(loop: L
     assert account.rate(refused_s + 45, refused_s + 60) > 0.9 * 200 * 60
 
 
-def test_idle_time_is_not_measured(loop: Loop) -> None:
+def test_idle_time_is_not_measured(loop: LoneLoop) -> None:
     account, limiter = Account(loop, Switches(), tells=False, latency_s=0.05), Limiter()
     run(loop, lambda: account.ask_all(limiter, 100, at_once=10))
     refuse(limiter, loop, count=12)
@@ -338,7 +308,7 @@ def test_idle_time_is_not_measured(loop: Loop) -> None:
     assert run(loop, lambda: account.ask_all(limiter, 1000, at_once=10)) < 10
 
 
-def test_late_refusals_are_distinguished_from_answers(loop: Loop) -> None:
+def test_late_refusals_are_distinguished_from_answers(loop: LoneLoop) -> None:
     account = Account(loop, Switches(rpm=600, burst_seconds=2), tells=False, latency_s=1.0)
     limiter = Limiter()
 
@@ -368,7 +338,7 @@ def test_late_refusals_are_distinguished_from_answers(loop: Loop) -> None:
     assert account.share_refused(60) < 0.15
 
 
-def test_trouble_of_the_server_cuts_nothing(loop: Loop) -> None:
+def test_trouble_of_the_server_cuts_nothing(loop: LoneLoop) -> None:
     account, limiter = Account(loop, Switches(), tells=False), Limiter()
     run(loop, lambda: account.ask_all(limiter, 600, at_once=20))
     refuse(limiter, loop, count=200, error=PassingCallError(kind="overloaded_error", http_status=529))
@@ -387,7 +357,7 @@ def test_trouble_of_the_server_cuts_nothing(loop: Loop) -> None:
     ],
     ids=["429", "a gateway's, with 200", "a spend limit", "overloaded"],
 )
-def test_what_counts_as_a_refusal_by_a_rate_limit(loop: Loop, error: CallError, counted: int) -> None:
+def test_what_counts_as_a_refusal_by_a_rate_limit(loop: LoneLoop, error: CallError, counted: int) -> None:
     limiter = Limiter()
     refuse(limiter, loop, error=error)
     assert limiter.report().rate_limited == counted
@@ -396,7 +366,7 @@ def test_what_counts_as_a_refusal_by_a_rate_limit(loop: Loop, error: CallError, 
 # Three limits, kept apart
 
 
-def answer(limiter: Limiter, loop: Loop, **headers: int) -> None:
+def answer(limiter: Limiter, loop: LoneLoop, **headers: int) -> None:
     """Return the limits of an answer with these headers, such as `requests_limit=800`."""
     told = {f"anthropic-ratelimit-{name.replace('_', '-')}": str(value) for name, value in headers.items()}
 
@@ -407,7 +377,7 @@ def answer(limiter: Limiter, loop: Loop, **headers: int) -> None:
     run(loop, ask)
 
 
-def test_own_limit_applies_again_when_headers_show_a_higher_one(loop: Loop) -> None:
+def test_own_limit_applies_again_when_headers_show_a_higher_one(loop: LoneLoop) -> None:
     limiter = Limiter()
     limiter.hold(rpm=1000, itpm=None, otpm=None)
     limits = []
@@ -419,7 +389,7 @@ def test_own_limit_applies_again_when_headers_show_a_higher_one(loop: Loop) -> N
     assert run(loop, lambda: account.ask_all(limiter, 1000)) > 55
 
 
-def test_found_limit_ends_when_headers_show_one(loop: Loop) -> None:
+def test_found_limit_ends_when_headers_show_one(loop: LoneLoop) -> None:
     account, limiter = Account(loop, Switches(rpm=60, burst_seconds=2), tells=False), Limiter()
     run(loop, lambda: account.ask_all(limiter, 30, at_once=20))
     assert limiter.report().limit_from == "found"
@@ -429,7 +399,7 @@ def test_found_limit_ends_when_headers_show_one(loop: Loop) -> None:
     assert run(loop, lambda: account.ask_all(limiter, 2000)) < 20
 
 
-def test_lowest_limit_of_the_open_runs_counts_and_ends_with_its_run(loop: Loop) -> None:
+def test_lowest_limit_of_the_open_runs_counts_and_ends_with_its_run(loop: LoneLoop) -> None:
     limiter = Limiter()
     release_first = limiter.hold(rpm=600, itpm=None, otpm=None)
     release_second = limiter.hold(rpm=60, itpm=None, otpm=6000)
@@ -445,7 +415,7 @@ def test_lowest_limit_of_the_open_runs_counts_and_ends_with_its_run(loop: Loop) 
     assert 29 < run(loop, lambda: account.ask_all(limiter, 310)) < 32
 
 
-def test_refused_request_returns_its_share_of_the_limits(loop: Loop) -> None:
+def test_refused_request_returns_its_share_of_the_limits(loop: LoneLoop) -> None:
     limiter = Limiter()
     limiter.hold(rpm=1, itpm=None, otpm=600)
 
@@ -469,14 +439,14 @@ def test_refused_request_returns_its_share_of_the_limits(loop: Loop) -> None:
         {"output_tokens_limit": 10**15, "output_tokens_remaining": 10**15},
     ],
 )
-def test_strange_limits_in_headers_do_not_crash_or_block_permanently(loop: Loop, headers: dict[str, int]) -> None:
+def test_strange_limits_in_headers_do_not_crash_or_block_permanently(loop: LoneLoop, headers: dict[str, int]) -> None:
     limiter = Limiter()
     answer(limiter, loop, **headers)
     account = Account(loop, Switches(), tells=False, latency_s=0.05)
     assert run(loop, lambda: account.ask_all(limiter, 20)) < 75
 
 
-def test_report_says_what_a_request_waits_for(loop: Loop) -> None:
+def test_report_says_what_a_request_waits_for(loop: LoneLoop) -> None:
     limiter = Limiter()
     limiter.hold(rpm=1, itpm=None, otpm=None)
 
@@ -498,7 +468,7 @@ def test_report_says_what_a_request_waits_for(loop: Loop) -> None:
 # Reserve and settle
 
 
-def test_expected_tokens_are_reserved_and_replaced_by_the_true_ones(loop: Loop) -> None:
+def test_expected_tokens_are_reserved_and_replaced_by_the_true_ones(loop: LoneLoop) -> None:
     async def work() -> list[float]:
         limiter = Limiter()
         limiter.hold(rpm=None, itpm=None, otpm=60_000)
@@ -513,7 +483,7 @@ def test_expected_tokens_are_reserved_and_replaced_by_the_true_ones(loop: Loop) 
     assert run(loop, work) == pytest.approx([0.0, 0.1, 1.1], abs=0.01)
 
 
-def test_request_that_needs_more_than_the_limit_holds_still_goes(loop: Loop) -> None:
+def test_request_that_needs_more_than_the_limit_holds_still_goes(loop: LoneLoop) -> None:
     async def work() -> float:
         limiter = Limiter()
         limiter.hold(rpm=None, itpm=600, otpm=None)
@@ -524,7 +494,7 @@ def test_request_that_needs_more_than_the_limit_holds_still_goes(loop: Loop) -> 
     assert run(loop, work) < 120
 
 
-def test_waiting_request_is_released_when_the_run_stops(loop: Loop) -> None:
+def test_waiting_request_is_released_when_the_run_stops(loop: LoneLoop) -> None:
     async def work() -> float:
         limiter, stopped = Limiter(), False
         limiter.hold(rpm=1, itpm=None, otpm=None)
@@ -538,7 +508,7 @@ def test_waiting_request_is_released_when_the_run_stops(loop: Loop) -> None:
     assert run(loop, work) < 5
 
 
-def test_waiters_are_served_in_their_order(loop: Loop) -> None:
+def test_waiters_are_served_in_their_order(loop: LoneLoop) -> None:
     async def work() -> list[int]:
         limiter, order = Limiter(), list[int]()
         limiter.hold(rpm=60, itpm=None, otpm=None)
@@ -569,7 +539,7 @@ def test_bucket_without_a_limit_never_waits() -> None:
     assert Bucket().wait_s(10**9, 5.0) == 0.0
 
 
-def test_account_in_debt_waits_for_a_minute_at_most(loop: Loop) -> None:
+def test_account_in_debt_waits_for_a_minute_at_most(loop: LoneLoop) -> None:
     bucket = Bucket()
     bucket.read(Limit(600, -(10**9)), sent_at=1.0, spent_then=0.0, now=1000.0)
     assert 0 < bucket.wait_s(1, 1000.0) < 61

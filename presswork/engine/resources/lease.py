@@ -10,6 +10,7 @@ import contextlib
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractAsyncContextManager
 from datetime import datetime
+from typing import TypeVar
 
 from sqlalchemy import Engine
 
@@ -26,6 +27,8 @@ from presswork.errors import FinalCallError
 
 RETRY_S = 2.0
 """Seconds until a failed heartbeat is retried."""
+
+T = TypeVar("T")
 
 
 class ClaimLostError(FinalCallError):
@@ -123,23 +126,26 @@ class HeldLease:
         It holds none if another process continues its work.
         """
         wanted = tuple(hashes)
-        try:
-            owned = claims.take(self._ledger, self.id, wanted)
-        except leases.LeaseLostError:
-            self._return()
-            owned = set() if self.superseded_by is not None else claims.take(self._ledger, self.id, wanted)
+        owned = self.led(lambda lease: claims.take(self._ledger, lease.id, wanted)) or set()
         self._claimed |= owned
         self._lost -= owned
         return owned
 
     def take_range(self, step: str, size: int) -> list[str]:
         """Take free records of a divided step (in the writer's thread); none if another process has the work now."""
+        return self.led(lambda lease: ranges.take_range(self._ledger, lease, step, size)) or []
+
+    def led(self, work: Callable[[leases.Lease], T]) -> T | None:
+        """Call what needs this lease, which is taken back if it was lost (in the writer's thread).
+
+        Returns None without a call if another process has the work now.
+        """
         while self.superseded_by is None:
             try:
-                return ranges.take_range(self._ledger, self._lease, step, size)
+                return work(self._lease)
             except leases.LeaseLostError:
                 self._return()
-        return []
+        return None
 
     def finish_range(self, step: str, keys: Sequence[str]) -> None:
         """Remove records with outcomes from a divided step (in the writer's thread)."""

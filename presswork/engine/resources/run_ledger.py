@@ -94,15 +94,17 @@ class RunLedger:
         )
 
     async def begin_step(self, step: str, *, made_from: str | None, total: int | None, left_out: int) -> None:
-        """Write that a step begins; a helper writes nothing, because its run does."""
+        """Write that a step begins; a helper writes nothing, because its run does, nor does a superseded process."""
         if self.helper_id is None:
             begin = partial(lifecycle.begin_step, made_from=made_from, total=total, left_out=left_out)
-            await self.writer.call(begin, self.engine, self.run_id, step)
+            await self.writer.call(self.lease.led, lambda lease: begin(self.engine, self.run_id, step, lease=lease))
 
     async def end_step(self, step: str) -> None:
-        """Write that a step has ended; a helper writes nothing."""
+        """Write that a step has ended; a helper or a superseded process writes nothing."""
         if self.helper_id is None:
-            await self.writer.call(lifecycle.end_step, self.engine, self.run_id, step)
+            await self.writer.call(
+                self.lease.led, lambda lease: lifecycle.end_step(self.engine, self.run_id, step, lease=lease)
+            )
 
     async def take(self, hashes: Sequence[str]) -> set[str]:
         """Claim prompts, and return those that this run now holds."""
@@ -128,7 +130,7 @@ class RunLedger:
     async def divide(self, step: str, pages_of_keys: Callable[[], Iterator[Sequence[str]]]) -> None:
         """Divide a step among helpers, by the keys of its records."""
         self.has_past = True
-        await self.writer.call(lambda: ranges.divide(self.engine, self.run_id, step, pages_of_keys()))
+        await self.writer.call(self.lease.led, lambda lease: ranges.divide(self.engine, lease, step, pages_of_keys()))
 
     async def take_range(self, step: str, size: int) -> list[str]:
         """Take the next free records of a divided step; none if none is free or another process has the run now."""

@@ -130,6 +130,11 @@ class Evidence:
         story = self.processes.get(process)
         return 0.0 if story is None else covered([*story.frozen, *story.partitioned], since, until)
 
+    def lost_lease(self, process: str, at: float, until: float) -> bool:
+        """Whether a process could not renew a lease of this time for so long that others could take what it held."""
+        unable = self.unable(process, at - self.night.lease_s, until)
+        return unable >= self.night.lease_s - self.night.heartbeat_s - self.night.slack_s * 4
+
     def without_ledger(self, process: str, since: float, until: float) -> float:
         """Return for how many seconds of a time a process could not reach its ledger."""
         story = self.processes.get(process)

@@ -12,6 +12,8 @@ PAID_TWICE = "no succeeded answer is paid for twice"
 LOST = "a kill loses at most what was in flight, and one commit window"
 WINDOW = 3
 """Open prompts, as a multiple of the concurrency (presswork/engine/live.py)."""
+PAUSE_S = 5.0
+"""The longest pause between two tries to commit (presswork/engine/resources/writer.py)."""
 
 
 def check_paid_once(evidence: Evidence) -> Iterator[Violation]:
@@ -112,10 +114,7 @@ def _died_with_it(pair: _Pair) -> bool:
 
 def _lost_its_lease(pair: _Pair) -> bool:
     """The process could not renew its lease for so long that others could take over its claims."""
-    night, earlier = pair.evidence.night, pair.earlier
-    since = earlier.at - night.lease_s
-    unable = pair.evidence.unable(earlier.process, since, pair.later.at)
-    return unable >= night.lease_s - night.heartbeat_s - night.slack_s * 4
+    return pair.evidence.lost_lease(pair.earlier.process, pair.earlier.at, pair.later.at)
 
 
 def _spilled(pair: _Pair) -> bool:
@@ -197,7 +196,7 @@ def _waited(evidence: Evidence, exchange: Exchange, until: float) -> float:
     """Return for how long an answer could have been committed, without the time in which nothing could."""
     since = _ended(exchange)
     story = evidence.processes[exchange.process]
-    hindered: list[Interval] = [*story.frozen, *story.partitioned]
+    hindered: list[Interval] = [*story.frozen, *((begin, end + PAUSE_S) for begin, end in story.partitioned)]
     return until - since - covered(hindered, since, until)
 
 

@@ -1,5 +1,6 @@
 """Each request is registered before it is sent, within its run, and no prompt gets more of them than its bound."""
 
+import math
 from collections import Counter, defaultdict
 from collections.abc import Iterator
 
@@ -62,19 +63,40 @@ def check_within_runs(evidence: Evidence) -> Iterator[Violation]:
 
 
 def check_bound(evidence: Evidence) -> Iterator[Violation]:
-    """Find prompts for which a run paid too often.
+    """Find prompts for which a run paid too often, as far as the process of the last request could know.
 
     Attempts whose generation a crash or a stop has lost do not count: they were not this prompt's fault.
     """
     most = {run.run_id: run.max_paid_requests for run in evidence.night.runs}
-    paid = Counter(
-        (attempt.run_id, attempt.prompt_hash)
-        for attempt in evidence.rows.attempts
-        if is_paid(attempt) and attempt.generation_id in evidence.generations
-    )
-    for (run_id, prompt), count in sorted(paid.items()):
+    paid = defaultdict[tuple[str, str], list[KeptAttempt]](list)
+    for attempt in evidence.rows.attempts:
+        if is_paid(attempt) and attempt.generation_id in evidence.generations:
+            paid[attempt.run_id, attempt.prompt_hash].append(attempt)
+    for (run_id, prompt), attempts in sorted(paid.items()):
+        count = max(
+            1 + sum(_is_known(evidence, earlier, later) for earlier in attempts[:number])
+            for number, later in enumerate(attempts)
+        )
         if count > most.get(run_id, count):
             yield Violation(BOUND, f"run {run_id} paid {count} times for prompt {prompt[:12]}, and may {most[run_id]}")
+
+
+def _is_known(evidence: Evidence, earlier: KeptAttempt, later: KeptAttempt) -> bool:
+    """Whether a process could know an earlier attempt at its own one.
+
+    If it took over the work, or what an expired lease had held, it knows only what was written by then.
+    """
+    opened, written = evidence.committed(later.id), evidence.committed(earlier.generation_id)
+    taken = max((at for at in evidence.night.taken_at.get(later.lease_id or "", ()) if at <= opened), default=-math.inf)
+    if earlier.lease_id == later.lease_id and evidence.committed(earlier.id) >= taken:
+        return True
+    stories = {each.lease_id: each for each in evidence.stories_of(later.run_id)}
+    first, own = stories.get(earlier.lease_id), stories.get(later.lease_id)
+    if first is None or own is None:
+        return True
+    began = evidence.committed(earlier.id)
+    took_over = first.worker == own.worker or evidence.lost_lease(first.process, began, opened)
+    return written <= (taken if took_over else opened)
 
 
 def is_paid(attempt: KeptAttempt) -> bool:

@@ -179,6 +179,8 @@ KILLS: dict[str, tuple[tuple[Change, ...], bool]] = {
     "it was killed at once": ((lambda n: n.process(died_at=2.03),), False),
     "it was killed long after the answer": ((lambda n: n.process(died_at=30.0),), True),
     "it could not commit": ((lambda n: n.process(died_at=30.0, partitioned=[(1.5, 29.9)]),), False),
+    "it was about to try again": ((lambda n: n.process(died_at=30.0, partitioned=[(1.5, 25.5)]),), False),
+    "it could have tried again": ((lambda n: n.process(died_at=30.0, partitioned=[(1.5, 22.5)]),), True),
     "it did not run": ((lambda n: n.process(died_at=30.0, frozen=[(1.5, 29.9)]),), False),
     "more answers than it may have open": (
         (lambda n: n.process(died_at=2.03), lambda n: n.story(concurrency=1), lambda n: lose_many(n, 4)),
@@ -624,6 +626,20 @@ def pay_often(night: MadeNight, most: int) -> None:
     night.attempts += [replace(night.attempts[0], id=f"a9{number}") for number in range(2)]
 
 
+def pay_again(written: float, worker: str = "main") -> Change:
+    """Let another process pay for a prompt at 12 s in the same run, under a lease that it took at 10 s."""
+
+    def change(night: MadeNight) -> None:
+        night.told["taken_at"] = {"l2": [10.0]}
+        night.story(lease_id="l1", max_paid_requests=1)
+        night.asked(lease_id="l1")
+        night.stories.append(RunStory("p2", "r1", lease_id="l2", worker=worker, began_at=9.0, max_paid_requests=1))
+        night.generation("a", "r1", id=night.attempt(night.ask("a", 12.0, "p2"), "r1", lease_id="l2").generation_id)
+        night.committed["g001"] = written
+
+    return change
+
+
 REQUESTS: dict[str, tuple[Check, Change, bool]] = {
     "an attempt that was committed later": (check_own_attempt, lambda n: n.committed.update(a001=1.2), True),
     "a request without an attempt": (check_registered, lambda n: n.ask("a", 8.0, "p1"), True),
@@ -646,6 +662,15 @@ REQUESTS: dict[str, tuple[Check, Change, bool]] = {
     "a request of a process that was to learn it": (check_within_runs, lambda n: n.story(superseded_at=3.5), False),
     "as many requests as a run may pay for": (check_bound, lambda n: pay_often(n, 3), False),
     "more requests than a run may pay for": (check_bound, lambda n: pay_often(n, 2), True),
+    "one more request of a process that took over what was written": (check_bound, pay_again(9.9), True),
+    "one more request of a process that took over before it was written": (check_bound, pay_again(10.1), False),
+    "one more request of a helper, when it was written": (check_bound, pay_again(11.8, "helper 1"), True),
+    "one more request of a helper, before it was written": (check_bound, pay_again(12.1, "helper 1"), False),
+    "one more request of a helper that took what an expired lease had held": (
+        check_bound,
+        both(pay_again(11.8, "helper 1"), lambda n: n.process(frozen=[(-110.0, 11.0)])),
+        False,
+    ),
     "free requests": (
         check_bound,
         both(

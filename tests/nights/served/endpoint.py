@@ -25,11 +25,11 @@ from sandbox.faults import draw_fate
 from sandbox.service import Exchange as Admitted
 from sandbox.service import Service
 from sandbox.switches import FAULTS
-from tests.nights.machines import EPOCH
 from tests.nights.served.endpoint_client import CONNECT_TIMEOUT_S, AskingProcess, SentRequest, SimulatedClient
 from tests.nights.served.endpoint_faults import AWAY, LOST_BEFORE, OF_THE_RECORD, TOO_SLOW, EndpointFault
 from tests.nights.served.exchanges import Exchange, prompt_hash
 from tests.nights.served.spoilt_replies import ANSWER_RULES, GATEWAY_RULES, ServedReply
+from tests.nights.simulated.machines import EPOCH
 
 _SPOILT = frozenset({"invalid", "malformed"})
 

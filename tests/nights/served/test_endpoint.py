@@ -37,7 +37,8 @@ from tests.nights.served.endpoint_faults import (
 )
 from tests.nights.served.exchanges import Exchange, prompt_hash
 from tests.nights.served.spoilt_replies import ANSWER_RULES, GATEWAY_RULES, KEY, ServedReply
-from tests.nights.world import SimulatedProcess, World
+from tests.nights.simulated.processes import SimulatedProcess
+from tests.nights.simulated.world import World
 from tests.pieces import Connect, Reply, Say, Scripted
 
 T = TypeVar("T")

@@ -19,9 +19,9 @@ from presswork.prompts.flow_source import FlowSource
 from presswork.report.progress import Log, Progress
 from presswork.report.summary import Summary
 from presswork.settings import Settings
-from tests.nights.machines import EPOCH
 from tests.nights.plan import Start
-from tests.nights.world import World
+from tests.nights.simulated.machines import EPOCH
+from tests.nights.simulated.world import World
 
 LONGEST_DELAY_S = 300.0
 WATCH_S = 2.0

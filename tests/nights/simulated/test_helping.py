@@ -13,10 +13,11 @@ from typing import Any
 
 import pytest
 
+from tests.nights.leavings import result_of
 from tests.nights.night import Driver
 from tests.nights.plan import Event, Night, Start
 from tests.nights.promised.promises import find_violations
-from tests.nights.workplace import Workplace, open_workplace
+from tests.nights.simulated.workplace import Workplace, open_workplace
 
 RECORDS = 12
 
@@ -54,7 +55,7 @@ def carry_out(place: Workplace, *events: Event, starts: tuple[Start, ...] = (), 
     night = Driver(plan, place)
     try:
         night.carry_out()
-        violations = find_violations(night.result())
+        violations = find_violations(result_of(night))
         assert not violations, [*night.world.story, *map(str, violations)]
         return HelpedNight(
             story=night.world.story,

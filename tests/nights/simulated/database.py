@@ -16,8 +16,9 @@ from sqlalchemy import Engine, event, make_url
 
 from db.ledger.connecting import open_ledger
 from db.session import make_engine
-from tests.nights.machines import EPOCH
-from tests.nights.world import KilledError, World
+from tests.nights.simulated.machines import EPOCH
+from tests.nights.simulated.processes import KilledError
+from tests.nights.simulated.world import World
 
 Trouble = Literal["unavailable", "locked", "full", "slow"]
 _ERRORS: dict[str, tuple[str, int]] = {

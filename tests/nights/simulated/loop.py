@@ -154,3 +154,31 @@ class SimulatedLoop(asyncio.AbstractEventLoop):
 
     def call_exception_handler(self, context: dict[str, Any]) -> None:
         self.errors.append(f"{context['message']}: {context.get('exception')!r}")
+
+
+class LoneLoop(SimulatedLoop):
+    """The only loop of a test, without threads: time passes only while all tasks wait, from `now` on."""
+
+    def __init__(self, now: float) -> None:
+        self.now = now
+        super().__init__(lambda: self.now, self)
+
+    def work(self, executor: object, function: Callable[[], Any], done: asyncio.Future[Any]) -> None:
+        """Raise NotImplementedError, because what a test steps alone has no threads."""
+        raise NotImplementedError
+
+    def run(self, work: Coroutine[Any, Any, T]) -> T:
+        """Step until this work is done, and return its result."""
+        asyncio._set_running_loop(self)
+        try:
+            task = self.create_task(work)
+            while not task.done():
+                if self.is_ready():
+                    self.step()
+                else:
+                    due = self.due()
+                    assert due is not None, "all tasks wait for nothing that can come"
+                    self.now = due
+        finally:
+            asyncio._set_running_loop(None)
+        return task.result()

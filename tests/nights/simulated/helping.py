@@ -22,9 +22,10 @@ from presswork.engine.orchestration.helper_runs import (
 from presswork.engine.orchestration.host import SpreadRun
 from presswork.engine.orchestration.spread import spread
 from presswork.options import RunOptions
-from tests.nights.host import FlowRun, SimulatedHost
 from tests.nights.plan import Event, Start
-from tests.nights.world import SimulatedProcess, World
+from tests.nights.simulated.host import FlowRun, SimulatedHost
+from tests.nights.simulated.processes import SimulatedProcess
+from tests.nights.simulated.world import World
 
 POLL_S = 15.0
 """A worker looks for scheduled flow runs, and for those to cancel, this often."""

@@ -8,18 +8,15 @@ import asyncio
 import gc
 import heapq
 import random
-import signal
 import sys
 import warnings
-from collections import deque
 from collections.abc import Callable, Coroutine, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from typing import Any
 
 from db.machine import use
-from tests.nights.loop import SimulatedLoop
-from tests.nights.machines import Host, SimulatedMachine
+from tests.nights.simulated.machines import Host
+from tests.nights.simulated.processes import KilledError, SimulatedProcess
 
 STEP_S = 20e-6
 """How long a step takes."""
@@ -29,107 +26,8 @@ COLLECT_EVERY = 25
 """A collection of garbage takes as long as a third of a night."""
 
 
-class KilledError(BaseException):
-    """The process that works on this is killed. Nothing in it may catch this, or do anything after it."""
-
-
 class EndlessNightError(Exception):
     """The night does not end: processes wait, or work, for longer than anything should take."""
-
-
-@dataclass(eq=False)
-class SimulatedProcess:
-    """A process: its loop, and its machine as it sees it.
-
-    `steps` counts the handles that ran; `kill_at` is the step before which it is killed, `freeze_at` maps steps to the
-    seconds for which it then stops.
-    """
-
-    world: "World"
-    name: str
-    on: Host
-    pid: int
-    main: Callable[[], Coroutine[Any, Any, None]]
-    alive: bool = True
-    killed: bool = False
-    steps: int = 0
-    kill_at: int | None = None
-    freeze_at: dict[int, float] = field(default_factory=dict)
-    frozen_until: float = 0.0
-    frozen: list[tuple[float, float]] = field(default_factory=list)
-    ended_at: float | None = None
-    notes: dict[str, Any] = field(default_factory=dict)
-
-    def __post_init__(self) -> None:
-        self.machine = SimulatedMachine(self.world, self.on, self.pid)
-        # The stubs call abstract what asyncio itself only leaves unimplemented: sockets and subprocesses.
-        self.loop = SimulatedLoop(self.machine.monotonic_s, self)  # type: ignore[abstract]
-        self._queues: dict[object, deque[Callable[[], None]]] = {}
-        self.task: asyncio.Task[None] | None = None
-        self.on.processes[self.pid] = self
-
-    def begin(self) -> None:
-        """Create the main task."""
-        self.task = self.loop.create_task(self.main(), name=self.name)
-
-    def interrupt(self, number: signal.Signals) -> None:
-        """Deliver a signal. Without a handler it cancels the main task, as asyncio.run does at Ctrl-C."""
-        if self.alive and not self.loop.receive(number) and self.task is not None:
-            self.task.cancel()
-
-    def can_step(self) -> bool:
-        """Return whether a handle of this process can run now."""
-        return self.alive and self.frozen_until <= self.world.now and self.loop.is_ready()
-
-    def forget(self) -> None:
-        """Drop everything that this process was doing."""
-        self.task = None
-        self._queues.clear()
-        self.loop.forget()
-
-    # Threads
-
-    def work(self, executor: object, function: Callable[[], Any], done: asyncio.Future[Any]) -> None:
-        """Call a function a moment later; the jobs of one executor run in their order, those of the default in any."""
-
-        def run() -> None:
-            if not self.alive:
-                return
-            if self.frozen_until > self.world.now:
-                self.world.call_at(self.frozen_until, run)
-                return
-            queue = self._queues.get(executor)
-            if executor is not None and queue:
-                queue.popleft()
-                if queue:
-                    self.world.call_at(self.world.now + self.world.lags(), queue[0])
-            self.world.current = self
-            use(self.machine)
-            try:
-                result, error = function(), None
-            except KilledError:
-                self.world.kill(self, "in a thread")
-                return
-            except Exception as raised:  # noqa: BLE001 - the future's owner handles it, as with a real thread
-                result, error = None, raised
-            self.loop.call_soon(self._answer, done, result, error)
-
-        if executor is None:
-            self.world.call_at(self.world.now + self.world.lags(), run)
-            return
-        queue = self._queues.setdefault(executor, deque())
-        queue.append(run)
-        if len(queue) == 1:
-            self.world.call_at(self.world.now + self.world.lags(), run)
-
-    @staticmethod
-    def _answer(done: asyncio.Future[Any], result: Any, error: Exception | None) -> None:
-        if done.done():
-            return
-        if error is None:
-            done.set_result(result)
-        else:
-            done.set_exception(error)
 
 
 class World:
@@ -174,6 +72,8 @@ class World:
         process = SimulatedProcess(self, name, on, 1000 + len(self.processes), main)
         self.processes.append(process)
         self.tell(f"{name} starts on {on.name}")
+        if on.asleep_until > self.now:
+            process.stop_until(on.asleep_until)
         self._enter(process)
         process.begin()
         return process
@@ -188,29 +88,32 @@ class World:
 
     def freeze(self, process: SimulatedProcess, seconds: float) -> None:
         """Stop a process for a while; all clocks go on."""
-        process.frozen_until = self.now + seconds
-        process.frozen.append((self.now, process.frozen_until))
+        process.stop_until(self.now + seconds)
         self.tell(f"{process.name} freezes for {seconds:.1f} s")
 
     def sleep(self, host: Host, seconds: float) -> None:
         """Let a machine sleep: its processes stop, and its monotonic clock with them."""
+        if self.now < host.asleep_until:
+            return
+        host.asleep_until = self.now + seconds
         self.tell(f"{host.name} sleeps for {seconds:.1f} s")
         for process in host.processes.values():
             if process.alive:
-                process.frozen_until = self.now + seconds
-                process.frozen.append((self.now, process.frozen_until))
+                process.stop_until(host.asleep_until)
+        boot = host.boots
 
         def wake() -> None:
-            host.slept_s += seconds
+            if host.boots == boot:
+                host.slept_s += seconds
 
-        self.call_at(self.now + seconds, wake)
+        self.call_at(host.asleep_until, wake)
 
     def reboot(self, host: Host) -> None:
         """Kill all processes of a machine and start it again, with another boot id and a boot clock from zero."""
         for process in list(host.processes.values()):
             self.kill(process, "by a reboot")
         host.processes.clear()
-        host.boots, host.booted_at, host.slept_s = host.boots + 1, self.now, 0.0
+        host.boots, host.booted_at, host.slept_s, host.asleep_until = host.boots + 1, self.now, 0.0, self.now
         self.tell(f"{host.name} reboots")
 
     def bury(self) -> None:

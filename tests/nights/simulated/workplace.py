@@ -15,9 +15,9 @@ from sqlalchemy import Engine, create_engine, text
 
 from presswork.engine.resources import source_reads
 from presswork.settings import Settings
-from tests.nights.database import Ledger
-from tests.nights.inline import InlineReading
-from tests.nights.world import World
+from tests.nights.simulated.database import Ledger
+from tests.nights.simulated.inline import InlineReading
+from tests.nights.simulated.world import World
 
 NOTE = """---
 select: SELECT id, name FROM items ORDER BY id

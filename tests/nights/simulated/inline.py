@@ -4,7 +4,7 @@ from collections.abc import Callable
 from concurrent.futures import Future
 from typing import Any
 
-from tests.nights.world import KilledError
+from tests.nights.simulated.processes import KilledError
 
 
 class InlineReading:

@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING
 from db.machine import UNKNOWN, Machine
 
 if TYPE_CHECKING:
-    from tests.nights.world import SimulatedProcess, World
+    from tests.nights.simulated.processes import SimulatedProcess
+    from tests.nights.simulated.world import World
 
 EPOCH = 1_795_651_200.0
 """The wall time at the world's second 0: 2026-11-26 00:00 UTC."""
@@ -20,6 +21,7 @@ class Host:
     name: str
     skew_s: float = 0.0
     slept_s: float = 0.0
+    asleep_until: float = 0.0
     boots: int = 1
     booted_at: float = -BOOTED_BEFORE_S
     processes: "dict[int, SimulatedProcess]" = field(default_factory=dict)

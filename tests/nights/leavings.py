@@ -1,0 +1,71 @@
+"""Collect what a night leaves for the checks, when no process runs any more."""
+
+import json
+from collections.abc import Iterator
+
+from sqlalchemy import text
+
+from db.ledger.spill import REFUSED_SUFFIX
+from flows.outputs import SubjectLine
+from tests.nights.night import Driver
+from tests.nights.promised.night_result import NightResult, ProcessStory
+from tests.nights.served.spoilt_replies import KEY
+from tests.nights.simulated.processes import SimulatedProcess
+
+_SUSPENDED = text("SELECT id, prefect_flow_run_id FROM runs WHERE status = 'suspended'")
+
+
+def result_of(night: Driver) -> NightResult:
+    """Return what a night left."""
+    place = night.place
+    night.world.current = None  # from here on nobody in the night uses the ledger
+    times = place.ledger.times()
+    return NightResult(
+        ledger=place.ledger.file,
+        exchanges=night.endpoint.exchanges,
+        processes=[_story_of(night, process) for process in night.world.processes],
+        runs=[notes.story() for notes in night.runs],
+        committed_at={row_id: at[0] for kind in ("opened", "written") for row_id, at in times[kind].items()},
+        settled_at={row_id: at[-1] for row_id, at in times["settled"].items()},
+        crashed_at=times["crashed"],
+        taken_at=times["taken"],
+        refused_ids=frozenset(_refused_ids(night)),
+        left_suspended=frozenset(_left_suspended(night)),
+        output_classes={"note": SubjectLine, "title": SubjectLine},
+        secrets=(KEY,),
+        marks={"note": lambda record: str(record["name"])},
+        spill_folders=place.spill_folders(),
+        commit_interval_s=_setting(night, "commit_interval_s"),
+        request_timeout_s=_setting(night, "request_timeout_s"),
+    )
+
+
+def _refused_ids(night: Driver) -> Iterator[str]:
+    for folder in night.place.spill_folders():
+        for file in folder.glob(f"*{REFUSED_SUFFIX}"):
+            for line in file.read_text(encoding="utf-8").splitlines():
+                row = json.loads(line)["row"]
+                yield str(row.get("id") or row.get("attempt_id") or row.get("hash"))
+
+
+def _left_suspended(night: Driver) -> Iterator[str]:
+    """Yield the suspended runs whose flow run was resumed, but could not open the run."""
+    ended = {each.id for each in night.flow_runs if each.state != "Suspended"}
+    with night.engine.connect() as connection:
+        for run_id, flow_run in connection.execute(_SUSPENDED):
+            if flow_run in ended:
+                yield str(run_id)
+
+
+def _setting(night: Driver, name: str) -> float:
+    return float(dict(night.plan.settings).get(name, getattr(night.place.settings, name)))
+
+
+def _story_of(night: Driver, process: SimulatedProcess) -> ProcessStory:
+    outages = [each for each in night.troubles if each.host in {None, process.on.name}]
+    return ProcessStory(
+        process.name,
+        died_at=process.ended_at if process.killed else None,
+        frozen=tuple(process.frozen),
+        partitioned=tuple((each.begins, each.ends) for each in outages),
+    )
