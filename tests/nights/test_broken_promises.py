@@ -40,3 +40,8 @@ def test_broken_promise_is_found(broken: BrokenPromise, place: Workplace, breaks
 
 def test_at_least_ten_broken_promises_are_found_by_every_run_of_the_tests() -> None:
     assert sum(not each.is_slow for each in BROKEN_PROMISES) >= 10
+
+
+@pytest.mark.parametrize("broken", BROKEN_PROMISES, ids=lambda broken: broken.name)
+def test_what_is_broken_is_still_there(broken: BrokenPromise, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(broken.target, broken.replacement)
