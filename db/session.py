@@ -9,7 +9,7 @@ import logging
 import re
 import sqlite3
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager, suppress
+from contextlib import AbstractContextManager, closing, suppress
 from typing import Any
 from urllib.parse import quote, quote_plus
 
@@ -170,11 +170,9 @@ def _may_quote_values(error: BaseException, original: BaseException) -> bool:
     return isinstance(error, exc.DataError | exc.IntegrityError)
 
 
-@contextmanager
-def begin_write(engine: Engine) -> Iterator[Connection]:
+def begin_write(engine: Engine) -> AbstractContextManager[Connection]:
     """Begin a transaction that will write; SQLite takes its lock at once instead of failing later."""
-    with engine.connect().execution_options(presswork_write=True) as connection, connection.begin():
-        yield connection
+    return engine.execution_options(presswork_write=True).begin()
 
 
 def parse_url(url: str) -> URL:

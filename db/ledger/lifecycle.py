@@ -12,7 +12,7 @@ from sqlalchemy import Connection, Engine, Executable, bindparam, delete, func, 
 from sqlalchemy.exc import SQLAlchemyError
 
 from db.ledger import leases
-from db.ledger.leases import Lease
+from db.ledger.leases import Lease, SupersededError
 from db.ledger.refused_rows import storable
 from db.ledger.rows import RunRow, names_of, values_of
 from db.ledger.standing import COUNTED_IN
@@ -23,7 +23,7 @@ from db.sources.values import storable_text
 from db.tables import StoredLease, StoredRun, StoredStep, WorkingRow, missing_rows
 from db.tables.content_upserts import dialect_of
 from db.tables.prepared import prepared
-from db.words import CRASHED, DONE, MAIN, OPEN, RUNNING, SUSPENDED
+from db.words import CRASHED, DONE, MAIN, NOT_OVER, OPEN, RUNNING, SUSPENDED
 
 MANY = 200
 """Deleted working rows after which the table is vacuumed at once."""
@@ -66,8 +66,12 @@ def begin_or_resume(engine: Engine, run: RunRow, lease_id: str) -> Lease:
 
 
 def join_run(engine: Engine, run_id: str, lease_id: str, worker: str) -> Lease:
-    """Take a helper's lease on a run."""
+    """Take a helper's lease on a run; raises SupersededError if the run has ended."""
     with begin_write(engine) as connection:
+        status = leases.lock_run(connection, run_id)
+        if status not in NOT_OVER:
+            # Else a closed run is shown as active, and has no rollups, until this helper leaves.
+            raise SupersededError(f"the run has ended ({status})")
         return leases.take(connection, run_id, worker, lease_id)
 
 

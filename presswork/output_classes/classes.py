@@ -71,18 +71,23 @@ def _check_module(output: str, module: str) -> None:
 
 def _load(module: str, file: str) -> object:
     _refuse_imports(module, file)
-    before = set(sys.modules)
+    before = _loaded_heavy()
     try:
         loaded = importlib.import_module(f"{PACKAGE}.{module}")
     except (Exception, SystemExit) as error:
         # The user's file may raise any error, and a script may even end the process.
         raise OutputClassError(f"{_place_of(error, file)} can't be loaded: {_words_of(error)}.") from error
-    if heavy := _heavy_imports.setdefault(module, HEAVY & (sys.modules.keys() - before)):
+    if heavy := _heavy_imports.setdefault(module, _loaded_heavy() - before):
         raise OutputClassError(
             f"{file} can't contain output classes: one of its imports loads {', '.join(sorted(heavy))}. Move the "
             "classes to a module without that import."
         )
     return loaded
+
+
+def _loaded_heavy() -> frozenset[str]:
+    # Looked up one by one: a process has thousands of modules, and this is called for each template of a run.
+    return frozenset(name for name in HEAVY if name in sys.modules)
 
 
 def _refuse_imports(module: str, file: str) -> None:

@@ -265,14 +265,24 @@ def test_process_that_takes_its_lease_back_takes_the_mark_away(filled: Book) -> 
     require_equal(filled.ledger)
 
 
-def test_helper_that_joins_an_ended_run_takes_the_mark_away(filled: Book) -> None:
-    filled.close()
+def test_helper_that_joins_a_crashed_run_takes_the_mark_away(filled: Book) -> None:
+    crash(filled.ledger, filled.lease)
+    roll_up_ended(filled.ledger)
     late = join_run(filled.ledger, filled.run_id, new_id(), "helper 1")
     assert marked(filled.ledger) == set()
     assert roll_up_ended(filled.ledger) == 0
     leave_run(filled.ledger, late)
     assert roll_up_ended(filled.ledger) == 1
     require_equal(filled.ledger)
+
+
+def test_helper_does_not_join_a_run_that_has_just_closed(filled: Book) -> None:
+    filled.close()
+    with pytest.raises(leases.SupersededError, match=r"ended \(completed\)"):
+        join_run(filled.ledger, filled.run_id, new_id(), "helper 1")
+    assert marked(filled.ledger) == {filled.run_id}
+    with filled.ledger.connect() as connection:
+        assert connection.execute(select(StoredLease.id)).all() == []
 
 
 def test_process_that_closes_a_run_late_settles_what_it_opened_and_counts_it(filled: Book) -> None:

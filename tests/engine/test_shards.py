@@ -394,6 +394,19 @@ async def test_helper_of_a_run_that_has_ended_ends_well_and_says_so(workshop: Wo
     assert (workshop.requests, left_behind(workshop)) == (3, [0, 0, 0, 0])
 
 
+async def test_helper_whose_run_closes_while_it_begins_takes_no_lease(
+    workshop: Workshop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    workshop.numbered(3)
+    run_id = (await workshop.run()).run_id
+    # As if the run was still open when the helper looked.
+    monkeypatch.setattr("presswork.engine.opening.require_run", lambda *_which: None)
+    with pytest.raises(Abort, match=r"nothing to do: the run has ended \(completed\)"):
+        await workshop.run(helper=Helper(run=run_id, select="note.md.j2", number=1, of=3))
+    assert (workshop.requests, left_behind(workshop)) == (3, [0, 0, 0, 0])
+    assert workshop.value("SELECT count(*) FROM rolled_up") == 1
+
+
 async def test_helper_that_is_late_finds_nothing_and_adds_nothing(workshop: Workshop) -> None:
     workshop.numbered(6)
 

@@ -21,6 +21,7 @@ from presswork.engine.orchestration.helper_runs import (
     HelperState,
     HelperStateType,
     HelpersUnavailableError,
+    NoHelpersDeploymentError,
 )
 from presswork.engine.orchestration.host import SpreadRun
 from presswork.engine.orchestration.spread import SUBMITTED_WITHIN_S, spread
@@ -51,7 +52,7 @@ class ToldRuns:
 
     The first state is that at the start, then each look takes the next; the last one stays. A flow run has the id
     `number/attempt`. `unavailable` has the calls that fail, as often as they are in it. To the cancel of a `silent` one
-    there is no answer.
+    there is no answer. When the deployment `is_deleted`, those that are scheduled are too, as in Prefect.
     """
 
     told: Mapping[int, Sequence[Sequence[HelperState]]]
@@ -60,10 +61,13 @@ class ToldRuns:
     started: list[tuple[str, RunOptions]] = field(default_factory=list)
     ended: dict[str, str] = field(default_factory=dict)
     look: Callable[[], None] = lambda: None
+    is_deleted: bool = False
     _left: dict[str, list[HelperState]] = field(default_factory=dict)
 
     async def start(self, options: RunOptions, attempt: int) -> tuple[str, HelperState]:
         self._fail("start")
+        if self.is_deleted:
+            raise NoHelpersDeploymentError
         assert options.helper is not None
         number = options.helper.number
         flow_run = f"{number}/{attempt}"
@@ -74,7 +78,8 @@ class ToldRuns:
     async def states(self, flow_runs: Sequence[str]) -> dict[str, HelperState]:
         self._fail("states")
         self.look()
-        return {flow_run: self._next(flow_run) for flow_run in flow_runs}
+        found = {flow_run: self._next(flow_run) for flow_run in flow_runs}
+        return {flow_run: seen for flow_run, seen in found.items() if not (self.is_deleted and seen == SCHEDULED)}
 
     async def report_crashed(self, flow_run: str) -> None:
         self._fail("report_crashed")
@@ -249,6 +254,17 @@ async def test_server_that_is_unavailable_for_a_while_loses_no_helper(workshop: 
     runs.look = passing(machine, 0, SUBMITTED_WITHIN_S + 1)
     require_all_done(workshop, await split(workshop, runs))
     assert (runs.unavailable, runs.flow_runs, runs.ended) == ([], ["1/1", "2/1", "1/2"], {"1/1": "crashed"})
+
+
+async def test_run_does_what_its_helpers_can_not_when_their_deployment_is_deleted(workshop: Workshop) -> None:
+    runs = ToldRuns({1: [[RUNNING, CRASHED]], 2: [[SCHEDULED]], 3: [[RUNNING, RUNNING, COMPLETED]]})
+    runs.look = lambda: setattr(runs, "is_deleted", True)
+    require_all_done(workshop, await split(workshop, runs, 3))
+    assert (runs.flow_runs, runs.ended) == (["1/1", "2/1", "3/1"], {})
+    assert lines(workshop, "Helper 2") == ["Helper 2 was deleted in Prefect. This run does its other records itself."]
+    crashed, left = lines(workshop, "Helper 1")
+    assert crashed == "Helper 1 crashed and is started again."
+    assert left.startswith("Helper 1 can't be started: the deployment of the run's shards was deleted in Prefect. ")
 
 
 def stop_at_the_second_look(workshop: Workshop, runs: ToldRuns) -> None:

@@ -71,11 +71,12 @@ def _play_many(seeds: range, place: Workplace, *, happenings: bool) -> list[Outc
             print(f"seed {seed}: {'; '.join(map(str, outcome.violations[:3]))}", flush=True)
     took = monotonic_s() - began
     count = len(seeds)
+    used = time.process_time() - cpu
     print(
-        f"{count:,} seeds from {seeds.start} in {took:,.1f} s: {count / took:.2f} seeds/s, {took / count:.3f} s a seed "
-        f"({(time.process_time() - cpu) / count:.3f} s of CPU), "
-        f"the slowest {slowest[0]:.2f} s (seed {slowest[1]}), {simulated / 3600 / (took / 60):,.1f} simulated hours in "
-        f"a real minute, {len(failed)} failed"
+        f"{count:,} seeds from {seeds.start} in {took:,.1f} s: {len(failed)} failed, {count / took:.2f} seeds/s, "
+        f"{took / count:.3f} s a seed ({used / count:.3f} s of CPU), "
+        f"the slowest {slowest[0]:.2f} s (seed {slowest[1]}), "
+        f"{simulated / 60 / took:,.1f} simulated hours in a real minute ({simulated / 60 / used:,.1f} in one of CPU)"
     )
     print(*(f"{number:6}  {promise}" for promise, number in broken.most_common()), sep="\n")
     if failed:

@@ -76,20 +76,15 @@ BROKEN_PROMISES = (
     BrokenPromise("the look-up finds nothing", "presswork.engine.resources.run_ledger.look_up", lambda *_a, **_o: {}),
     BrokenPromise("nobody waits for a commit", "presswork.engine.resources.writer.Writer.committed", _at_once),
     BrokenPromise("a commit does not check its lease", "db.ledger.leases.check", _nothing),
-    BrokenPromise(
-        "no request waits for the lease", "presswork.engine.resources.lease.HeldLease.ready", _at_once, is_slow=True
-    ),
+    BrokenPromise("no request waits for the lease", "presswork.engine.resources.lease.HeldLease.ready", _at_once),
     BrokenPromise("every answer is valid", "presswork.answers.outcomes.validate_answer", _any_content),
     BrokenPromise("no request is too expensive", "presswork.pacing.spending.Spending.reserve", _without_cap),
-    BrokenPromise(
-        "unwritten rows are dropped", "presswork.engine.resources.writer.keep_batch", _file_without_rows, is_slow=True
-    ),
+    BrokenPromise("unwritten rows are dropped", "presswork.engine.resources.writer.keep_batch", _file_without_rows),
     BrokenPromise("a spill file is deleted unread", "db.ledger.spill.write", _nothing, is_slow=True),
     BrokenPromise("a prompt is paid for without a bound", "presswork.engine.opening._policy", _any_number),
     BrokenPromise("no step is done", "db.ledger.lifecycle.end_step", _nothing),
     BrokenPromise("no attempt has an end", "presswork.engine.resources.writer.Writer.settle_attempt", _nothing),
     BrokenPromise("a lease is shorter than its heartbeat", "db.ledger.leases.LEASE_S", 5.0, is_slow=True),
-    BrokenPromise("claims of ended leases stay", "db.ledger.leases.release_holdings", _nothing, is_slow=True),
     BrokenPromise("a living process has crashed", "db.ledger.leases.fate_of", lambda *_a, **_o: "gone", is_slow=True),
     BrokenPromise("rows after the end leave the rollups", "db.ledger.writing.unmark", _nothing, is_slow=True),
     BrokenPromise("a trial's answers are content", "db.ledger.standing.content_statements", _with_trials, is_slow=True),

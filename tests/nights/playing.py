@@ -58,7 +58,7 @@ class Outcome:
                 *([f"  ... {left_out} more lines ..."] if left_out else []),
                 *self.story[len(self.story) - min(lines - lines // 2, max(0, len(self.story) - lines // 2)) :],
                 *([self.error] if self.error else []),
-                f"Replay it: python -m tests.nights {self.plan.seed}",
+                f"Replay it: .venv/bin/python -m tests.nights {self.plan.seed}",
             ]
         )
 

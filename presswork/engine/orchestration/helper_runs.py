@@ -69,6 +69,10 @@ class HelpersUnavailableError(Exception):
     """The server that knows the helpers does not answer, or rejects a request. It may pass."""
 
 
+class NoHelpersDeploymentError(Exception):
+    """The deployment from which helpers are started was deleted: none can be started any more."""
+
+
 class HelperRuns(Protocol):
     """The flow runs of one run's helpers. Each method raises HelpersUnavailableError if the server is unavailable."""
 
@@ -76,7 +80,7 @@ class HelperRuns(Protocol):
         """Start a helper, and return the id and state of its flow run.
 
         `options.helper` says which one. If this attempt of it was started before, return that flow run, so that a
-        process that resumes the run after a crash finds what an earlier one started.
+        process that resumes the run after a crash finds what an earlier one started. Raises NoHelpersDeploymentError.
         """
 
     async def states(self, flow_runs: Sequence[str]) -> Mapping[str, HelperState]:

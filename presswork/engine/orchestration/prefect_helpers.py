@@ -22,7 +22,13 @@ from prefect.states import Cancelling, Crashed, Scheduled
 from pydantic import TypeAdapter
 
 from db.words import SHARD_TAG, SHARDS
-from presswork.engine.orchestration.helper_runs import HelperRuns, HelperState, HelperStateType, HelpersUnavailableError
+from presswork.engine.orchestration.helper_runs import (
+    HelperRuns,
+    HelperState,
+    HelperStateType,
+    HelpersUnavailableError,
+    NoHelpersDeploymentError,
+)
 from presswork.errors import ConfigurationError
 from presswork.options import RunOptions
 from presswork.report.prefect.prefect_pages import read_all
@@ -69,11 +75,14 @@ class PrefectHelperRuns:
     options_name: str
 
     async def start(self, options: RunOptions, attempt: int) -> tuple[str, HelperState]:
-        """Start a helper, or find the flow run of this attempt; returns its id and state."""
+        """Start a helper, or find the flow run of this attempt; returns its id and state.
+
+        Raises NoHelpersDeploymentError if somebody has deleted the helpers' deployment.
+        """
         helper = options.helper
         assert helper is not None
         name = f"{self.flow_run.name}, {helper}"
-        with _translated(HTTPError):
+        with _translated(ObjectNotFound, into=NoHelpersDeploymentError), _translated(HTTPError):
             flow_run = await arun_deployment(
                 self.deployment,
                 client=self.client,
@@ -95,7 +104,7 @@ class PrefectHelperRuns:
     async def report_crashed(self, flow_run: str) -> None:
         """Set a flow run to crashed whose process has ended without a final state."""
         crashed: State[Any] = Crashed(message="The helper's process or worker has crashed.")
-        with _translated(HTTPError):
+        with _translated(HTTPError, ObjectNotFound):
             await self.client.set_flow_run_state(UUID(flow_run), crashed, force=True)
 
     async def cancel(self, flow_run: str, why: str) -> None:
@@ -105,11 +114,11 @@ class PrefectHelperRuns:
 
 
 @contextmanager
-def _translated(*errors: type[Exception]) -> Iterator[None]:
+def _translated(*errors: type[Exception], into: type[Exception] = HelpersUnavailableError) -> Iterator[None]:
     try:
         yield
     except errors as error:
-        raise HelpersUnavailableError from error
+        raise into from error
 
 
 def _plain(state: State[Any]) -> HelperState:

@@ -26,6 +26,7 @@ from presswork.engine.orchestration.helper_runs import (
     HelperState,
     HelperStateType,
     HelpersUnavailableError,
+    NoHelpersDeploymentError,
 )
 from presswork.engine.orchestration.host import SpreadRun
 from presswork.errors import ConfigurationError
@@ -143,6 +144,7 @@ class _Spreading:
         moved = bool(waiting)
         started = [helper.flow_run for helper in self._open if helper.flow_run is not None]
         found = dict(await self.flow_runs.states(started))
+        self._end_deleted(found)
         moved = self._note(found) or moved
         moved = await self._end_lost(found) or moved
         for helper in self._open:
@@ -163,6 +165,15 @@ class _Spreading:
                 helper.state, helper.seen_at = state, monotonic_s()
         return moved
 
+    def _end_deleted(self, found: Mapping[str, HelperState]) -> None:
+        """End the helpers whose flow runs are gone; with a deployment, Prefect deletes those that no worker has."""
+        for helper in self._open:
+            if helper.flow_run is not None and helper.flow_run not in found:
+                helper.ended = True
+                self.log.warning(
+                    "Helper %d was deleted in Prefect. This run does its other records itself.", helper.number
+                )
+
     async def _start(self, helper: _StartedHelper) -> None:
         """Start a helper, or find the flow run that an earlier process of this run started for it."""
         while helper.flow_run is None and not helper.ended:
@@ -171,7 +182,16 @@ class _Spreading:
             if options is None:
                 helper.ended = True
                 return
-            flow_run, state = await self.flow_runs.start(options, attempt)
+            try:
+                flow_run, state = await self.flow_runs.start(options, attempt)
+            except NoHelpersDeploymentError:
+                helper.ended = True
+                self.log.warning(
+                    "Helper %d can't be started: the deployment of the run's shards was deleted in Prefect. This run "
+                    "does its other records itself.",
+                    helper.number,
+                )
+                return
             helper.attempts.append(flow_run)
             # If it ended before the run was resumed, it is started again.
             if not state.is_final or state.is_completed:

@@ -28,7 +28,7 @@ from db.readers.what_stands import OwnOutcome, Standing, read_own_outcomes, read
 from db.rollups.marks import roll_up_ended
 from db.search.indexing import index_closed
 from db.session import is_unavailable, is_unwritable, readable_url, reason_of
-from db.words import CRASHED, HELPER, RUNNING, SUSPENDED
+from db.words import HELPER, NOT_OVER
 from presswork.engine.resources.lease import HeldLease
 from presswork.engine.resources.writer import Writer
 from presswork.errors import ConfigurationError, RunEndedError
@@ -179,14 +179,16 @@ def begin(
 ) -> leases.Lease:
     """Recover from crashed runs, then take a lease: on a new run, on the flow run's run, or on the run to help.
 
-    The lease names the run. Raises LedgerUnreachableError if the ledger can't be written. The errors of a ledger that
-    is only unavailable are raised unchanged, for the writer to wait.
+    The lease names the run. Raises RunEndedError if the run to help has ended, and LedgerUnreachableError if the ledger
+    can't be written. The errors of a ledger that is only unavailable are raised unchanged, for the writer to wait.
     """
     try:
         recover_crashed_runs(ledger, spill_folders, but=lease_id)
         if helper is not None:
             return lifecycle.join_run(ledger, helper.run, lease_id, f"{HELPER} {helper.number}")
         return lifecycle.begin_or_resume(ledger, run, lease_id)
+    except leases.SupersededError as error:
+        raise RunEndedError(f"This helper has nothing to do: {error}.") from None
     except SQLAlchemyError as error:
         if is_unavailable(error) and not is_unwritable(error):
             raise
@@ -240,5 +242,5 @@ def require_run(ledger: Engine, helper: Helper, flow: str, endpoint: str) -> Non
             f"{row['endpoint']!r}, but this worker has {flow!r} and {endpoint!r}. Give all workers of a work pool the "
             "same settings."
         )
-    if row["status"] not in {RUNNING, CRASHED, SUSPENDED}:
+    if row["status"] not in NOT_OVER:
         raise RunEndedError(f"The run {helper.run} has ended ({row['status']}), so this helper has nothing to do.")
