@@ -30,6 +30,7 @@ def result_of(night: Driver) -> NightResult:
         crashed_at=times["crashed"],
         taken_at=times["taken"],
         let_go_at=times["ended"],
+        logged=tuple(night.world.story),
         refused_ids=frozenset(_refused_ids(night)),
         left_suspended=frozenset(_left_suspended(night)),
         output_classes={"note": SubjectLine, "title": SubjectLine},

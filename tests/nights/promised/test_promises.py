@@ -706,13 +706,16 @@ def test_requests_are_registered_bounded_and_within_their_run(check: Check, chan
 # Promise 4, and what nobody expects
 
 
-def test_secret_in_a_file_or_an_error_is_found(tmp_path: Path) -> None:
+def test_secret_in_a_file_an_error_or_a_log_is_found(tmp_path: Path) -> None:
     night = one_run(lambda night: night.told.update(secrets=["sk-1"], spill_folders=[tmp_path]))
     (tmp_path / "r1.spill").write_text("nothing")
     assert not broken(check_secrets, night)
     night.story(error="FinalCallError: sk-1")
     assert broken(check_secrets, night)
     night.story(error=None)
+    night.told["logged"] = ["p1 logs: sk-1"]
+    assert broken(check_secrets, night)
+    night.told["logged"] = []
     (tmp_path / "r1.spill").write_text("a key: sk-1")
     assert broken(check_secrets, night)
 
