@@ -75,12 +75,23 @@ def check_alive(evidence: Evidence) -> Iterator[Violation]:
 
 def _worked(evidence: Evidence, story: RunStory, at: float) -> bool:
     """Whether a process led its run at a time. One that has just begun may itself find that the earlier one crashed."""
-    if story.worker != "main" or (story.ended_at is not None and story.ended_at <= at):
+    if (
+        story.worker != "main"
+        or (story.ended_at is not None and story.ended_at <= at)
+        or _replaced(evidence, story, at)
+    ):
         return False
     sent = [
         each.id for each in evidence.rows.attempts if story.lease_id is not None and each.lease_id == story.lease_id
     ]
     return story.began_at + evidence.night.slack_s <= at if not sent else min(map(evidence.committed, sent)) <= at
+
+
+def _replaced(evidence: Evidence, story: RunStory, at: float) -> bool:
+    """Whether another process had taken the run over before a time: then that one's end is the run's crash."""
+    own = evidence.night.taken_at.get(story.lease_id or "", ())
+    last = max((taken for taken in own if taken <= at), default=at)
+    return any(last < led < at for led in evidence.night.led_at.get(story.run_id or "", ()))
 
 
 def _without_content(evidence: Evidence, story: RunStory) -> Iterator[tuple[str, str, str | None]]:

@@ -85,6 +85,8 @@ class NightResult:
     """By run: when its row was set to `crashed`."""
     taken_at: Mapping[str, Sequence[float]] = field(default_factory=dict)
     """By lease: when a process took it, which superseded the one that had its place."""
+    led_at: Mapping[str, Sequence[float]] = field(default_factory=dict)
+    """By run: when a process took its main lease, also one that was killed before it had opened the run."""
     errors: Sequence[str] = ()
     """The errors that no code handled: of main tasks, and of loops."""
     secrets: Sequence[str] = ()

@@ -597,6 +597,12 @@ def test_last_run_finishes_with_content_or_a_reason_for_each_record(change: Chan
     assert broken(check_finishes, night) == is_broken
 
 
+def lead(night: MadeNight, taken: float, by_another: float) -> None:
+    """Let the process take its run's main lease at a time, and another process at another."""
+    night.story(lease_id="l1")
+    night.told |= {"taken_at": {"l1": [taken]}, "led_at": {"r1": sorted([taken, by_another])}}
+
+
 ALIVE: dict[str, tuple[Change, bool]] = {
     "it was alive": (lambda n: None, True),
     "it had been killed": (lambda n: n.process(died_at=30.0), False),
@@ -604,6 +610,9 @@ ALIVE: dict[str, tuple[Change, bool]] = {
     "it slept beyond its lease": (lambda n: n.process(frozen=[(-100.0, 60.0)]), False),
     "it slept for a moment": (lambda n: n.process(frozen=[(20.0, 60.0)]), True),
     "it had just begun, and found the crash": (lambda n: n.story(began_at=49.0), False),
+    "another process had taken the run over": (lambda n: lead(n, 1.0, 20.0), False),
+    "it had taken the run over from another": (lambda n: lead(n, 20.0, 1.0), True),
+    "the one that called it crashed took it over": (lambda n: lead(n, 1.0, 50.0), True),
     "it had sent requests": (
         both(lambda n: n.story(began_at=49.0, lease_id="l1"), lambda n: n.asked(lease_id="l1")),
         True,
