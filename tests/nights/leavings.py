@@ -29,7 +29,7 @@ def result_of(night: Driver) -> NightResult:
         settled_at={row_id: at[-1] for row_id, at in times["settled"].items()},
         crashed_at=times["crashed"],
         taken_at=times["taken"],
-        led_at=times["led"],
+        let_go_at=times["ended"],
         logged=tuple(night.world.story),
         refused_ids=frozenset(_refused_ids(night)),
         left_suspended=frozenset(_left_suspended(night)),

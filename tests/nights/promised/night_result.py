@@ -85,8 +85,8 @@ class NightResult:
     """By run: when its row was set to `crashed`."""
     taken_at: Mapping[str, Sequence[float]] = field(default_factory=dict)
     """By lease: when a process took it, which superseded the one that had its place."""
-    led_at: Mapping[str, Sequence[float]] = field(default_factory=dict)
-    """By run: when a process took its main lease, or took it back."""
+    let_go_at: Mapping[str, Sequence[float]] = field(default_factory=dict)
+    """By lease: when it was deleted, by its own process or by another."""
     logged: Sequence[str] = ()
     """What the product logged, line by line; other lines do no harm."""
     errors: Sequence[str] = ()

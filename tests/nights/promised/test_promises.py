@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 import sqlite3
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import replace
 from decimal import Decimal
@@ -597,15 +597,10 @@ def test_last_run_finishes_with_content_or_a_reason_for_each_record(change: Chan
     assert broken(check_finishes, night) == is_broken
 
 
-def led(*times: float) -> Change:
-    """Let the run's lease be taken at these times: first, third and so on by the process that was alive."""
-
-    def change(night: MadeNight) -> None:
-        night.story(lease_id="l1")
-        night.asked(lease_id="l1")
-        night.told.update(led_at={"r1": times}, taken_at={"l1": times[::2], "l2": times[1::2]})
-
-    return change
+def leased(night: MadeNight, taken: Sequence[float], let_go: Sequence[float] = ()) -> None:
+    """Say when the run's lease was taken and deleted."""
+    night.story(lease_id="l1")
+    night.told |= {"taken_at": {"l1": taken}, "let_go_at": {"l1": let_go}}
 
 
 ALIVE: dict[str, tuple[Change, bool]] = {
@@ -614,19 +609,17 @@ ALIVE: dict[str, tuple[Change, bool]] = {
     "it had ended": (lambda n: n.story(ended_at=30.0), False),
     "it slept beyond its lease": (lambda n: n.process(frozen=[(-100.0, 60.0)]), False),
     "it slept for a moment": (lambda n: n.process(frozen=[(20.0, 60.0)]), True),
-    "it had just begun, and found the crash": (lambda n: n.story(began_at=49.0), False),
-    "it had sent requests": (
-        both(lambda n: n.story(began_at=49.0, lease_id="l1"), lambda n: n.asked(lease_id="l1")),
-        True,
-    ),
-    "another process had its place": (led(1.0, 40.0), False),
-    "it had taken its place back": (led(1.0, 40.0, 45.0), True),
+    "it had just begun, and found the crash": (lambda n: leased(n, [50.0]), False),
+    "it had just taken its lease": (lambda n: leased(n, [49.0]), True),
+    "another process had taken its place, and was killed": (lambda n: leased(n, [1.0], [40.0]), False),
+    "it had taken its lease back": (lambda n: leased(n, [1.0, 45.0], [40.0]), True),
+    "its lease was ended with it": (lambda n: leased(n, [1.0], [50.0]), True),
 }
 
 
 @pytest.mark.parametrize(("change", "is_broken"), listed(ALIVE))
 def test_run_that_is_seen_to_live_is_not_called_crashed(change: Change, is_broken: bool) -> None:
-    night = one_run(change)
+    night = one_run(lambda night: leased(night, [1.0]), change)
     night.told["crashed_at"] = {"r1": [50.0]}
     assert broken(check_alive, night) == is_broken
 
