@@ -1,6 +1,6 @@
 """The statements by which leases are taken, checked, renewed and ended, made once.
 
-Each commit of a run checks its lease, so making these anew would take longer than executing them. The parameters are
+Each commit of a run checks its lease, so making these again would take longer than executing them. The parameters are
 `of_lease`, `of_epoch`, `of_run` and `of_worker`, and those of `lapsed` the values of this process's clock and machine.
 """
 

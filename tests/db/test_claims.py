@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import time
 from concurrent.futures import ThreadPoolExecutor
-from threading import Event
 
 import pytest
-from sqlalchemy import Engine, event, insert, select
+from sqlalchemy import Engine, insert, select
 
 from db.clock import new_id, now
 from db.ledger import claims, leases
@@ -17,6 +17,7 @@ from db.session import begin_write
 from db.tables import Claim
 from tests.db.rows import Book, sha, take_up
 from tests.db.test_leases import ELSEWHERE, run_out
+from tests.db.test_standing import waits_for_a_lock
 
 HASHES = {sha(word) for word in ("one", "two", "three")}
 
@@ -67,19 +68,14 @@ def test_lease_that_has_ended_gets_no_claims_which_nothing_would_release(ledger:
 def test_lease_that_is_ended_while_it_claims_leaves_no_claims(ledger: Engine) -> None:
     if ledger.dialect.name != "postgresql":
         pytest.skip("SQLite has one writer")
-    superseded, is_ending = Book(ledger).lease, Event()
-
-    def notice(*given: object) -> None:
-        if str(given[2]).startswith("DELETE FROM leases"):
-            is_ending.set()
-
-    event.listen(ledger, "before_cursor_execute", notice)
+    superseded = Book(ledger).lease
     with ThreadPoolExecutor(1) as threads:
         with begin_write(ledger) as connection:
             claims._claim(connection, superseded.id, sorted(HASHES))
             newer = threads.submit(take_up, ledger, superseded.run_id, new_id())
-            assert is_ending.wait(10)
-        newer.result()
+            while not waits_for_a_lock(ledger) and not newer.done():
+                time.sleep(0.01)
+        newer.result(30)
     assert owners(ledger) == {}
 
 

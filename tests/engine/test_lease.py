@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable
 
 import pytest
 from sqlalchemy import Engine, select
@@ -174,6 +174,34 @@ def test_run_that_is_superseded_claims_nothing_more(book: Book, held: HeldLease,
     assert "another process" in str(held.superseded_by)
     with ledger.connect() as connection:
         assert connection.exec_driver_sql("SELECT count(*) FROM claims").scalar() == 0
+
+
+def test_helper_that_is_superseded_releases_no_claim_of_the_newer_process(book: Book, ledger: Engine) -> None:
+    flow_run, worker = new_id(), "helper 1"
+    held = HeldLease(ledger, join_run(ledger, book.run_id, flow_run, worker))
+    with ledger.begin() as connection:
+        leases.take(connection, book.run_id, worker, flow_run, process="elsewhere/1/1/-/-")
+    claims.take(ledger, flow_run, {ONE})
+    held.write(WriteBatch(released=[(flow_run, ONE)]), [])
+    assert "another process" in str(held.superseded_by)
+    assert claims.take(ledger, Book(ledger).lease.id, {ONE}) == set()
+
+
+def test_lease_that_is_lost_again_at_once_is_taken_back_again(
+    book: Book, held: HeldLease, ledger: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    held.take({ONE})
+    take, calls = claims.take, iter(range(10))
+
+    def lost_before(engine: Engine, owner: str, hashes: Iterable[str]) -> set[str]:
+        if next(calls) < 2:
+            with engine.begin() as connection:
+                leases.end(connection, book.lease)
+        return take(engine, owner, hashes)
+
+    monkeypatch.setattr("db.ledger.claims.take", lost_before)
+    assert held.take({TWO}) == {TWO}
+    assert status_of(ledger, book.lease) == ("running", False, 3)
 
 
 def test_run_whose_lease_has_run_out_takes_it_back_before_it_claims(

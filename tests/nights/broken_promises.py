@@ -8,7 +8,6 @@ from typing import Any
 
 import orjson
 import pytest
-from sqlalchemy import true
 
 from db.readers.chains import Spent
 from db.tables import Generation
@@ -85,7 +84,7 @@ BROKEN_PROMISES = (
     BrokenPromise("no step is done", "db.ledger.lifecycle.end_step", _nothing),
     BrokenPromise("no attempt has an end", "presswork.engine.resources.writer.Writer.settle_attempt", _nothing),
     BrokenPromise("a lease is shorter than its heartbeat", "db.ledger.leases.LEASE_S", 5.0, is_slow=True),
-    BrokenPromise("a living process has crashed", "db.ledger.leases.fate_of", lambda *_a, **_o: "gone", is_slow=True),
+    BrokenPromise("a living process has crashed", "db.ledger.leases.fate_of", lambda *_a, **_o: "gone"),
     BrokenPromise("rows after the end leave the rollups", "db.ledger.writing.unmark", _nothing, is_slow=True),
     BrokenPromise("a trial's answers are content", "db.ledger.standing.content_statements", _with_trials, is_slow=True),
     BrokenPromise(
@@ -98,7 +97,7 @@ BROKEN_PROMISES = (
     BrokenPromise(
         "no row replaces another", "db.ledger.writing.mark_replaced", lambda _c, rows: list(rows), is_slow=True
     ),
-    BrokenPromise("open attempts stay open", "db.ledger.leases.settle_open", lambda *_a: 0, is_slow=True),
+    BrokenPromise("open attempts stay open", "db.ledger.leases.settle_open", lambda *_a: 0),
     BrokenPromise(
         "ids are by the machine's clock", "db.machine.LedgerClock.now_s", lambda clock: clock._machine.wall_time_s()
     ),
@@ -107,7 +106,6 @@ BROKEN_PROMISES = (
         "presswork.answers.pursuing.cost_of",
         lambda *given: (cost_of(*given) or Decimal(0)).quantize(Decimal("1e-4")),
     ),
-    BrokenPromise("expired leases never end", "db.ledger.leases._lapsed", lambda _connection: ~true(), is_slow=True),
 )
 """All of them."""
 

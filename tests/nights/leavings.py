@@ -29,6 +29,8 @@ def result_of(night: Driver) -> NightResult:
         settled_at={row_id: at[-1] for row_id, at in times["settled"].items()},
         crashed_at=times["crashed"],
         taken_at=times["taken"],
+        let_go_at=times["ended"],
+        logged=tuple(night.world.story),
         refused_ids=frozenset(_refused_ids(night)),
         left_suspended=frozenset(_left_suspended(night)),
         output_classes={"note": SubjectLine, "title": SubjectLine},

@@ -76,7 +76,8 @@ class Driver:
                 self.world.call_at(event.at, partial(self._happen, event))
         self.world.run(MORNING_S)
         self._end_troubles()
-        jobs = dict.fromkeys(start.job for start in self.plan.starts if not start.trial)
+        # Also after trials only: a run of any job recovers what they left.
+        jobs = dict.fromkeys(start.job for start in self.plan.starts)
         spilled = [host for host in self.hosts if self._has_spilled(host.name)]
         for host in (*spilled, self.hosts[0]):
             for job in jobs:

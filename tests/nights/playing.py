@@ -1,6 +1,7 @@
 """Play one night from its plan: carry it out, check its promises, and close it."""
 
 import logging
+import os
 import random
 import sqlite3
 import traceback
@@ -9,7 +10,7 @@ from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 
-from db.machine import monotonic_s
+from db.machine import monotonic_s, utc_now
 from tests.nights.happenings import count_happenings
 from tests.nights.leavings import result_of
 from tests.nights.night import Driver
@@ -93,6 +94,11 @@ def play(plan: Night, place: Workplace, *, with_dump: bool = False) -> Outcome:
         happenings=happenings,
         dump=dump,
     )
+
+
+def first_of_the_day() -> int:
+    """Return the first seed of today's long tests (UTC), or that of the day that PRESSWORK_NIGHTS_FROM names."""
+    return int(os.environ.get("PRESSWORK_NIGHTS_FROM") or utc_now().strftime("%Y%m%d00000"))
 
 
 def dump_of(place: Workplace) -> str:

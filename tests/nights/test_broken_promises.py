@@ -38,5 +38,10 @@ def test_broken_promise_is_found(broken: BrokenPromise, place: Workplace, breaks
     print(f"{broken.name}: found by {nights} nights, {violation}")
 
 
+@pytest.mark.parametrize("target", [each.target for each in BROKEN_PROMISES])
+def test_what_is_replaced_is_there(target: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(target, None)
+
+
 def test_at_least_ten_broken_promises_are_found_by_every_run_of_the_tests() -> None:
     assert sum(not each.is_slow for each in BROKEN_PROMISES) >= 10

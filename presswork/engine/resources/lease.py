@@ -181,7 +181,10 @@ class HeldLease:
             return
         # The run that took them over may have answered them and ended: look up each one again before its request.
         self._lost |= self._claimed
-        owned = claims.take(self._ledger, self.id, tuple(self._claimed))
+        owned: set[str] = set()
+        # If it is lost again by now, its next use takes it back, or finds who superseded it.
+        with contextlib.suppress(leases.LeaseLostError):
+            owned = claims.take(self._ledger, self.id, tuple(self._claimed))
         # Claims released meanwhile stay released.
         self._claimed &= owned
 
@@ -192,6 +195,8 @@ def _keep_paid(batch: WriteBatch) -> None:
     What is opened is never sent, and no lease is left with which it would be settled.
     """
     batch.confirmed.clear()
+    # A helper that is started again has the same lease: the claims are the newer process's by now.
+    batch.released.clear()
     batch.generations[:] = [row for row in batch.generations if row.origin == LIVE]
     kept = {row.id for row in batch.generations}
     batch.parents[:] = [row for row in batch.parents if row.generation_id in kept]

@@ -1,5 +1,6 @@
 """Promise 7: claims, leases and attempts end, nothing is left to import, and a run that can finish does."""
 
+import math
 from collections.abc import Iterator
 
 from tests.nights.promised.evidence import Evidence, Violation
@@ -63,7 +64,7 @@ def check_alive(evidence: Evidence) -> Iterator[Violation]:
     night = evidence.night
     for run_id, times in sorted(night.crashed_at.items()):
         for at in times:
-            working = [each for each in evidence.stories_of(run_id) if _worked(evidence, each, at)]
+            working = [each for each in evidence.stories_of(run_id) if _leads(evidence, each, at)]
             for each in working:
                 since = at - night.lease_s - night.heartbeat_s
                 unable = evidence.unable(each.process, since, at)
@@ -73,14 +74,17 @@ def check_alive(evidence: Evidence) -> Iterator[Violation]:
                     )
 
 
-def _worked(evidence: Evidence, story: RunStory, at: float) -> bool:
-    """Whether a process led its run at a time. One that has just begun may itself find that the earlier one crashed."""
+def _leads(evidence: Evidence, story: RunStory, at: float) -> bool:
+    """Whether a process had its run's main lease until a time.
+
+    It has not while it begins, when it may itself find that an earlier process crashed, nor once another process has
+    taken its place: if that one is killed, the run has crashed.
+    """
+    night, lease = evidence.night, story.lease_id or ""
     if story.worker != "main" or (story.ended_at is not None and story.ended_at <= at):
         return False
-    sent = [
-        each.id for each in evidence.rows.attempts if story.lease_id is not None and each.lease_id == story.lease_id
-    ]
-    return story.began_at + evidence.night.slack_s <= at if not sent else min(map(evidence.committed, sent)) <= at
+    taken = max((each for each in night.taken_at.get(lease, ()) if each < at), default=math.inf)
+    return taken < at and not any(taken <= each < at for each in night.let_go_at.get(lease, ()))
 
 
 def _without_content(evidence: Evidence, story: RunStory) -> Iterator[tuple[str, str, str | None]]:

@@ -85,6 +85,10 @@ class NightResult:
     """By run: when its row was set to `crashed`."""
     taken_at: Mapping[str, Sequence[float]] = field(default_factory=dict)
     """By lease: when a process took it, which superseded the one that had its place."""
+    let_go_at: Mapping[str, Sequence[float]] = field(default_factory=dict)
+    """By lease: when it was deleted, by its own process or by another."""
+    logged: Sequence[str] = ()
+    """What the product logged, line by line; other lines do no harm."""
     errors: Sequence[str] = ()
     """The errors that no code handled: of main tasks, and of loops."""
     secrets: Sequence[str] = ()

@@ -131,7 +131,9 @@ def _was_superseded(pair: _Pair) -> bool:
     if own is None:
         return False
     others = [each for each in evidence.night.runs if each.run_id == own.run_id and each.process != own.process]
-    replaced = any(each.worker == own.worker and own.began_at <= each.began_at <= pair.later.at for each in others)
+    # A process that froze before it took its lease takes the place of one that began after it.
+    began = any(each.worker == own.worker and own.began_at <= each.began_at <= pair.later.at for each in others)
+    replaced = began or any(earlier.at <= at <= pair.later.at for at in _superseding(evidence, own))
     closed = own.worker != "main" and any(
         each.worker == "main" and each.ended_at is not None and each.ended_at <= pair.later.at for each in others
     )

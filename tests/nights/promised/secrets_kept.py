@@ -10,7 +10,7 @@ UNEXPECTED = "no process ends by an error that nobody expects"
 
 
 def check_secrets(evidence: Evidence) -> Iterator[Violation]:
-    """Find secrets in the files of the ledger, in spill files, and in errors."""
+    """Find secrets in the files of the ledger, in spill files, in errors and in logs."""
     night = evidence.night
     files = [path for path in _files(night.ledger, night.spill_folders) if path.is_file()]
     errors = [*night.errors, *(each.error for each in night.runs if each.error is not None)]
@@ -20,6 +20,8 @@ def check_secrets(evidence: Evidence) -> Iterator[Violation]:
                 yield Violation(NOWHERE, f"secret {number} is in {path.name}")
         if any(secret in each for each in errors):
             yield Violation(NOWHERE, f"secret {number} is in an error")
+        if any(secret in each for each in night.logged):
+            yield Violation(NOWHERE, f"secret {number} was logged")
 
 
 def check_errors(evidence: Evidence) -> Iterator[Violation]:

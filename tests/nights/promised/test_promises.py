@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 import sqlite3
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import replace
 from decimal import Decimal
@@ -597,23 +597,29 @@ def test_last_run_finishes_with_content_or_a_reason_for_each_record(change: Chan
     assert broken(check_finishes, night) == is_broken
 
 
+def leased(night: MadeNight, taken: Sequence[float], let_go: Sequence[float] = ()) -> None:
+    """Say when the run's lease was taken and deleted."""
+    night.story(lease_id="l1")
+    night.told |= {"taken_at": {"l1": taken}, "let_go_at": {"l1": let_go}}
+
+
 ALIVE: dict[str, tuple[Change, bool]] = {
     "it was alive": (lambda n: None, True),
     "it had been killed": (lambda n: n.process(died_at=30.0), False),
     "it had ended": (lambda n: n.story(ended_at=30.0), False),
     "it slept beyond its lease": (lambda n: n.process(frozen=[(-100.0, 60.0)]), False),
     "it slept for a moment": (lambda n: n.process(frozen=[(20.0, 60.0)]), True),
-    "it had just begun, and found the crash": (lambda n: n.story(began_at=49.0), False),
-    "it had sent requests": (
-        both(lambda n: n.story(began_at=49.0, lease_id="l1"), lambda n: n.asked(lease_id="l1")),
-        True,
-    ),
+    "it had just begun, and found the crash": (lambda n: leased(n, [50.0]), False),
+    "it had just taken its lease": (lambda n: leased(n, [49.0]), True),
+    "another process had taken its place, and was killed": (lambda n: leased(n, [1.0], [40.0]), False),
+    "it had taken its lease back": (lambda n: leased(n, [1.0, 45.0], [40.0]), True),
+    "its lease was ended with it": (lambda n: leased(n, [1.0], [50.0]), True),
 }
 
 
 @pytest.mark.parametrize(("change", "is_broken"), listed(ALIVE))
 def test_run_that_is_seen_to_live_is_not_called_crashed(change: Change, is_broken: bool) -> None:
-    night = one_run(change)
+    night = one_run(lambda night: leased(night, [1.0]), change)
     night.told["crashed_at"] = {"r1": [50.0]}
     assert broken(check_alive, night) == is_broken
 
@@ -700,13 +706,16 @@ def test_requests_are_registered_bounded_and_within_their_run(check: Check, chan
 # Promise 4, and what nobody expects
 
 
-def test_secret_in_a_file_or_an_error_is_found(tmp_path: Path) -> None:
+def test_secret_in_a_file_an_error_or_a_log_is_found(tmp_path: Path) -> None:
     night = one_run(lambda night: night.told.update(secrets=["sk-1"], spill_folders=[tmp_path]))
     (tmp_path / "r1.spill").write_text("nothing")
     assert not broken(check_secrets, night)
     night.story(error="FinalCallError: sk-1")
     assert broken(check_secrets, night)
     night.story(error=None)
+    night.told["logged"] = ["p1 logs: sk-1"]
+    assert broken(check_secrets, night)
+    night.told["logged"] = []
     (tmp_path / "r1.spill").write_text("a key: sk-1")
     assert broken(check_secrets, night)
 

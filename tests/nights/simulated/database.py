@@ -42,6 +42,8 @@ CREATE TRIGGER night_crashed AFTER UPDATE OF status ON runs WHEN NEW.status = 'c
   BEGIN INSERT INTO night_times VALUES ('crashed', NEW.id, night_now()); END;
 CREATE TRIGGER night_taken AFTER INSERT ON leases
   BEGIN INSERT INTO night_times VALUES ('taken', NEW.id, night_now()); END;
+CREATE TRIGGER night_ended AFTER DELETE ON leases
+  BEGIN INSERT INTO night_times VALUES ('ended', OLD.id, night_now()); END;
 CREATE TRIGGER night_lapsed AFTER UPDATE OF epoch ON leases
   BEGIN INSERT INTO night_times VALUES ('lease lost', NEW.id, night_now()); END;
 CREATE TRIGGER night_suspended AFTER UPDATE OF status ON runs WHEN NEW.status = 'suspended'
@@ -110,8 +112,8 @@ class Ledger:
         connection.close()
 
     def times(self) -> dict[str, dict[str, list[float]]]:
-        """Return when rows were opened, settled, written, taken, and runs set to crashed: by kind and id, in order."""
-        kinds = "opened", "settled", "written", "crashed", "suspended", "taken", "lease lost"
+        """Return when each kind of thing happened, by the id of its row, in order."""
+        kinds = "opened", "settled", "written", "crashed", "suspended", "taken", "ended", "lease lost"
         found: dict[str, dict[str, list[float]]] = {kind: {} for kind in kinds}
         with sqlite3.connect(self.file) as connection:
             for kind, row_id, at in connection.execute("SELECT kind, id, at FROM night_times ORDER BY rowid"):

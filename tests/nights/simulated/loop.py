@@ -1,7 +1,7 @@
 """An event loop that a simulation steps: one handle at a time, with simulated time, and with threads run inline.
 
-Well-kept virtual clocks for asyncio move timers only. Here work in threads is simulated too, and a loop can stop for
-ever in the middle, as a killed process does: none of its `finally` blocks run.
+Well-kept virtual clocks for asyncio move timers only. Here work in threads is simulated too, and a loop can stop in
+the middle, as a killed process does: none of its `finally` blocks run.
 """
 
 import asyncio
