@@ -11,7 +11,7 @@ from functools import cache
 from itertools import groupby
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, Executable, bindparam, select, update
+from sqlalchemy import ColumnElement, Connection, Executable, bindparam, case, or_, select, update
 
 from db.ledger.rows import GenerationRow
 from db.session import among
@@ -58,7 +58,8 @@ def mark_replaced(connection: Connection, generations: Sequence[GenerationRow]) 
 def replaced_by_confirmed(connection: Connection, generations: Sequence[GenerationRow]) -> dict[str, str]:
     """Return which generations come after their run has closed and had confirmed the record: by id, what it confirmed.
 
-    They come from a process whose run another process has ended. The run has counted these records, so they don't.
+    They come from a process whose run another process has ended. The run has counted these records, so they don't. If a
+    later run has confirmed a record since, nothing tells that this one had, and the generation counts too.
     """
     found: dict[str, str] = {}
     for run_id, step, rows in by_step(generations):
@@ -66,11 +67,13 @@ def replaced_by_confirmed(connection: Connection, generations: Sequence[Generati
         if run.ended_at is None or run.status == CRASHED:
             continue
         c = StandingContent
-        place = (c.flow == run.flow, c.step == step, c.endpoint == run.endpoint, c.confirmed_run_id == run_id)
+        outcome = case((c.failing_run_id == run_id, c.failing_id), else_=c.generation_id)
+        place = (c.flow == run.flow, c.step == step, c.endpoint == run.endpoint)
+        by_run = or_(c.confirmed_run_id == run_id, c.failing_run_id == run_id)
         keys = among(c.record_key, [row.record_key for row in rows], connection.dialect.name)
         confirmed = {
-            row.record_key: row.generation_id
-            for row in connection.execute(select(c.record_key, c.generation_id).where(*place, keys))
+            row.record_key: row.outcome
+            for row in connection.execute(select(c.record_key, outcome.label("outcome")).where(*place, by_run, keys))
         }
         own = {
             row.record_key

@@ -71,7 +71,7 @@ def _commit(engine: Engine, batch: WriteBatch, lease: leases.Lease | None, finde
                     put(connection, statement, _marked(connection, batch, late))
         if finder and 0 < len(batch) == finder.count_missing_history():
             raise finder.error
-        standing.update_content(connection, [row for row in batch.generations if row.id not in late])
+        standing.update_content(connection, batch.generations)
         standing.confirm(connection, batch.confirmed)
         claims.release(connection, batch.released)
 

@@ -34,6 +34,7 @@ def result_of(night: Driver) -> NightResult:
         refused_ids=frozenset(_refused_ids(night)),
         left_suspended=frozenset(_left_suspended(night)),
         output_classes={"note": SubjectLine, "title": SubjectLine},
+        errors=tuple(_unhandled(night)),
         secrets=(KEY,),
         marks={"note": lambda record: str(record["name"])},
         spill_folders=place.spill_folders(),
@@ -57,6 +58,16 @@ def _left_suspended(night: Driver) -> Iterator[str]:
         for run_id, flow_run in connection.execute(_SUSPENDED):
             if flow_run in ended:
                 yield str(run_id)
+
+
+def _unhandled(night: Driver) -> Iterator[str]:
+    """Yield the errors that ended a process or that its loop met; a killed one's show only that it was killed."""
+    for process in night.world.processes:
+        task = process.task
+        if task is not None and task.done() and not task.cancelled() and task.exception() is not None:
+            yield f"{process.name} ended with {task.exception()!r}"
+        if not process.killed:
+            yield from (f"{process.name}: {each}" for each in process.loop.errors)
 
 
 def _setting(night: Driver, name: str) -> float:

@@ -24,7 +24,7 @@ from presswork.errors import PressworkError, RunEndedError
 from presswork.options import RunOptions
 from presswork.report.summary import Summary
 from sandbox.switches import Switches
-from tests.nights.plan import JOBS, Event, Night, Start
+from tests.nights.plan import Event, Night, Start
 from tests.nights.run_notes import RunNotes
 from tests.nights.served.endpoint import SimulatedEndpoint
 from tests.nights.simulated.database import Outage
@@ -175,6 +175,7 @@ class Driver:
                 if not tries_left or isinstance(error, RunEndedError):
                     flow_run.states.append("Failed")
                     return
+                self.world.tell(f"{name} tries its flow again")
             else:
                 flow_run.states.append("Completed")
                 notes.exit_status = notes.summary.exit_status

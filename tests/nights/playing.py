@@ -20,7 +20,6 @@ from tests.nights.simulated.workplace import Workplace
 from tests.nights.simulated.world import World
 
 DRIVER = "the night can be played to its end"
-HANDLED = "every error in a process is handled"
 SHORT_STORY = 40
 """At most this many lines of a story are in a failure's message."""
 _log = logging.getLogger("prefect.presswork")
@@ -82,7 +81,6 @@ def play(plan: Night, place: Workplace, *, with_dump: bool = False) -> Outcome:
         error = traceback.format_exc()
         violations.append(Violation(DRIVER, f"{type(raised).__name__}: {raised}"))
     finally:
-        violations += _unhandled(driver.world)
         driver.close()
     return Outcome(
         plan=plan,
@@ -105,17 +103,6 @@ def dump_of(place: Workplace) -> str:
     """Return all tables of the night's ledger as text."""
     with closing(sqlite3.connect(place.ledger.file)) as connection:
         return "\n".join(line.replace(str(place.folder), "") for line in connection.iterdump())
-
-
-def _unhandled(world: World) -> Iterator[Violation]:
-    """Find errors that ended a process or that its loop met; those of a killed process show only that it was killed."""
-    for process in world.processes:
-        task = process.task
-        if task is not None and task.done() and not task.cancelled() and task.exception() is not None:
-            yield Violation(HANDLED, f"{process.name} ended with {task.exception()!r}")
-        if not process.killed:
-            for each in process.loop.errors:
-                yield Violation(HANDLED, f"{process.name}: {each}")
 
 
 @contextmanager

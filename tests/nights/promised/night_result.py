@@ -61,8 +61,6 @@ class RunStory:
     """By step, the records that it read: by key, their canonical JSON as in `records.body`."""
     summary: Mapping[str, Any] | None = None
     """The product's summary of the run when it ended (Summary.for_programs), if it made one."""
-    superseded_at: float | None = None
-    """When this process first knew that another one continues its work (HeldLease.superseded_by)."""
     must_finish: bool = False
     """It was made after all faults were over, without a cap, and nothing stopped it: it must complete."""
 

@@ -93,8 +93,13 @@ def _refreshes(pair: _Pair) -> bool:
         linked.add(following)
         row = pair.evidence.runs.get(following)
         following = None if row is None else row.resumes_run_id
-    began = [each.began_at for each in pair.evidence.night.runs if each.run_id in linked and each.refresh]
-    return pair.earlier.at < min([run.began_at, *began]) + pair.evidence.night.slack_s
+    began = [_began(pair.evidence, each) for each in pair.evidence.night.runs if each.run_id in linked and each.refresh]
+    return pair.earlier.at < min(began) + pair.evidence.night.slack_s
+
+
+def _began(evidence: Evidence, run: RunStory) -> float:
+    """Return when a run began for the ledger: a process may freeze before it takes its lease."""
+    return min(evidence.night.taken_at.get(run.lease_id or "", ()), default=run.began_at)
 
 
 def _never_came(pair: _Pair) -> bool:

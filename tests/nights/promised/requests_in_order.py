@@ -10,7 +10,6 @@ from tests.nights.served.exchanges import Exchange
 
 REGISTERED = "an attempt is committed before its request is sent"
 AFTER_THE_END = "nothing is sent after a run's end"
-SUPERSEDED = "a process that knows that another continues its work sends nothing"
 BOUND = "a run pays for at most max_paid_requests of a prompt"
 
 
@@ -49,17 +48,13 @@ def check_own_attempt(evidence: Evidence) -> Iterator[Violation]:
 
 
 def check_within_runs(evidence: Evidence) -> Iterator[Violation]:
-    """Find requests that a process sent outside its work on a run, or after it knew that it was superseded."""
+    """Find requests that a process sent outside its work on a run."""
     for exchange in evidence.night.exchanges:
         story = evidence.story_of(exchange)
         if story is None or (story.ended_at is not None and exchange.at > story.ended_at):
             yield Violation(AFTER_THE_END, f"{_sent(exchange)}, {_ended(story.ended_at if story else None)}")
         elif exchange.at > evidence.died(exchange.process):
             yield Violation(AFTER_THE_END, f"{_sent(exchange)}, after it was killed")
-        elif story.superseded_at is not None and exchange.at > story.superseded_at:
-            yield Violation(
-                SUPERSEDED, f"{_sent(exchange)}, and knew at {story.superseded_at:.3f} s that it was superseded"
-            )
 
 
 def check_bound(evidence: Evidence) -> Iterator[Violation]:

@@ -23,6 +23,8 @@ def check_one_row(evidence: Evidence) -> Iterator[Violation]:
         of_record[row.run_id, row.step, row.record_key].append(row)
     for key, rows in of_record.items():
         counting = [row for row in rows if not row.replaced_by]
+        if not counting and _is_confirmed(evidence, key, rows):
+            continue
         if len(counting) != 1:
             yield Violation(ONE_ROW, f"{key}: {len(counting)} of {[row.id for row in rows]} count")
             continue
@@ -32,6 +34,13 @@ def check_one_row(evidence: Evidence) -> Iterator[Violation]:
         newer = [row.id for row in rows if row.id > counting[0].id and row.source_generation_id != counting[0].id]
         if newer:
             yield Violation(ONE_ROW, f"{key}: {counting[0].id} counts, and {newer} are newer")
+
+
+def _is_confirmed(evidence: Evidence, key: tuple[str, str, str], rows: Sequence[KeptGeneration]) -> bool:
+    """Whether all rows came after their run had confirmed the record: they lead to an outcome of another run."""
+    own = {row.id for row in rows}
+    beyond = [evidence.generations.get(row.replaced_by) for row in rows if row.replaced_by not in own]
+    return len(beyond) > 0 and all(row is not None and (row.step, row.record_key) == key[1:] for row in beyond)
 
 
 def _chain_to(last: str, rows: Sequence[KeptGeneration]) -> set[str]:

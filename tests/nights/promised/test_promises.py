@@ -664,8 +664,6 @@ REQUESTS: dict[str, tuple[Check, Change, bool]] = {
     "a request after the run": (check_within_runs, lambda n: n.story(ended_at=2.5), True),
     "a request before the run": (check_within_runs, lambda n: n.story(began_at=2.5), True),
     "a request of a killed process": (check_within_runs, lambda n: n.process(died_at=2.5), True),
-    "a request of a process that knew of another": (check_within_runs, lambda n: n.story(superseded_at=2.5), True),
-    "a request of a process that was to learn it": (check_within_runs, lambda n: n.story(superseded_at=3.5), False),
     "as many requests as a run may pay for": (check_bound, lambda n: pay_often(n, 3), False),
     "more requests than a run may pay for": (check_bound, lambda n: pay_often(n, 2), True),
     "one more request of a process that took over what was written": (check_bound, pay_again(9.9), True),
