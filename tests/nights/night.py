@@ -24,7 +24,7 @@ from presswork.errors import PressworkError, RunEndedError
 from presswork.options import RunOptions
 from presswork.report.summary import Summary
 from sandbox.switches import Switches
-from tests.nights.plan import JOBS, Event, Night, Start
+from tests.nights.plan import Event, Night, Start
 from tests.nights.run_notes import RunNotes
 from tests.nights.served.endpoint import SimulatedEndpoint
 from tests.nights.simulated.database import Outage
