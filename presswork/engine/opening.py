@@ -6,7 +6,7 @@ written. This module knows nothing of Prefect: flow_runs.py opens the runs of fl
 
 import asyncio
 from collections.abc import AsyncIterator, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from contextlib import AsyncExitStack, asynccontextmanager
 from decimal import Decimal
 from functools import partial
 
@@ -249,8 +249,7 @@ async def _close(run: Run, status: RunStatus) -> None:
     host, log = run.host, run.host.log
     try:
         # Settled attempts may not be committed yet. One that is open when a run closes counts as not sent.
-        with suppress(LedgerAwayError):
-            await writer.committed()
+        await run.ledger.finish_writing()
         if run.suspended is not None:
             await writer.call(lease.suspend, run.suspended.reason, run.suspended.due)
         else:

@@ -20,7 +20,8 @@ from sqlalchemy.exc import OperationalError
 
 from db.database_errors import LedgerUnreachableError
 from db.ledger.connecting import open_ledger
-from db.ledger.spill import find_spills
+from db.ledger.rows import WriteBatch
+from db.ledger.spill import find_spills, keep_batch
 from flows.support_replies import support_replies
 from presswork.engine.resources.run_ledger import recover_crashed_runs
 from presswork.errors import LedgerAwayError
@@ -295,3 +296,32 @@ async def test_ctrl_c_ends_the_waiting_for_a_ledger_and_nothing_is_lost(
     await assert_goes_on(workshop, workshop.sandbox.stats()["served"]["answers"])
     # Ctrl-C also ended the wait for the commits of attempts, which were never sent.
     assert workshop.value("SELECT count(*) FROM attempts WHERE ended_at IS NULL") == 0
+
+
+async def test_run_that_ends_with_a_ledger_that_is_back_leaves_no_answer_in_a_file(
+    workshop: Workshop, flaky: Flaky, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PRESSWORK_DATABASE_PATIENCE_S", "0.01")
+    spilled: list[Path] = []
+
+    def keep(folder: Path, run_id: str, batch: WriteBatch) -> Path:
+        spilled.append(keep_batch(folder, run_id, batch))
+        flaky.fails = "none"
+        return spilled[-1]
+
+    monkeypatch.setattr("presswork.engine.resources.writer.keep_batch", keep)
+    workshop.numbered(RECORDS)
+    workshop.sandbox.configure(latency_ms=200)
+    running = asyncio.create_task(workshop.run(**ALL_OPEN))
+    await workshop.answered(12)
+    flaky.fails = "all"
+    with pytest.raises(LedgerAwayError):
+        await running
+    # Its claims are released: what another run does not find in the ledger, it pays for again.
+    assert spilled
+    assert find_spills(load_settings().spill_dir) == []
+    answered = workshop.sandbox.stats()["served"]["answers"]
+    assert workshop.value("SELECT count(*) FROM current_content") == answered
+    assert workshop.value("SELECT count(*) FROM attempts WHERE ended_at IS NULL") == 0
+    assert (await workshop.run()).cached == answered
+    assert workshop.sandbox.stats()["repeated_bodies"] == 0

@@ -140,6 +140,8 @@ def _helped(night: Night) -> Night:
         settings["shard_patience_s"] = rng.choice((20, 60))
     if rng.random() < 0.4:
         settings["shard_attempts"] = rng.choice((1, 2))
+    if rng.random() < 0.1:
+        events.append(Event("no_deployment", round(60 * rng.random(), 3)))
     return replace(night, starts=tuple(starts), events=(*night.events, *events), settings=tuple(settings.items()))
 
 

@@ -6,6 +6,7 @@ While the ledger is unavailable, every read and claim of an open run waits.
 import asyncio
 import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import partial
@@ -31,7 +32,7 @@ from db.session import is_unavailable, is_unwritable, readable_url, reason_of
 from db.words import HELPER, NOT_OVER
 from presswork.engine.resources.lease import HeldLease
 from presswork.engine.resources.writer import Writer
-from presswork.errors import ConfigurationError, RunEndedError
+from presswork.errors import ConfigurationError, LedgerAwayError, RunEndedError
 from presswork.options import Helper
 
 _log = logging.getLogger("prefect.presswork")
@@ -169,6 +170,18 @@ class RunLedger:
             if found is not None and found.left:
                 _log.info("%s runs are not indexed yet. Run `presswork audit index` to index them.", found.left)
 
+    async def finish_writing(self) -> None:
+        """Commit the last rows, and import the run's own spill file if the ledger is available again.
+
+        The end of the run releases its claims. Another run would then request what only a file has.
+        """
+        with suppress(LedgerAwayError):
+            await self.writer.committed()
+        for folder in self.writer.spill_folders if self.writer.spill is not None else ():
+            path = folder / f"{self.run_id}{spill.SPILL_SUFFIX}"
+            if path.exists():
+                await self.writer.call(_import, self.engine, path)
+
     async def add_template(self, row: TemplateRow) -> None:
         """Write a template that the run uses, if it is missing."""
         await self.writer.call(writing.add_templates, self.engine, [row])
@@ -207,14 +220,7 @@ def recover_crashed_runs(ledger: Engine, spill_folders: Sequence[Path], *, but: 
     for path in [found for folder in spill_folders for found in spill.find_spills(folder)]:
         if not spill.belongs_to(ledger, path):
             continue
-        refused: list[RefusedRow] = []
-        try:
-            count = spill.recover(ledger, path, refused)
-            _log.info("Imported %s generations from the spill file %s.", count, path.name)
-            if refused:
-                _log.warning("%s The original rows are saved in %s.", in_words(refused), spill.refused_file(path))
-        except spill.SpillError as error:
-            _log.warning("%s", error)
+        _import(ledger, path)
     # After the spill files: their rows count in runs that have ended.
     try:
         roll_up_ended(ledger, ADDING_UP_S)
@@ -223,6 +229,17 @@ def recover_crashed_runs(ledger: Engine, spill_folders: Sequence[Path], *, but: 
             raise
         # No figure is wrong without rollups, so this must keep no run from beginning.
         _log.warning("An ended run could not be added up: %s.", reason_of(error, ledger.url))
+
+
+def _import(ledger: Engine, path: Path) -> None:
+    refused: list[RefusedRow] = []
+    try:
+        count = spill.recover(ledger, path, refused)
+        _log.info("Imported %s generations from the spill file %s.", count, path.name)
+        if refused:
+            _log.warning("%s The original rows are saved in %s.", in_words(refused), spill.refused_file(path))
+    except spill.SpillError as error:
+        _log.warning("%s", error)
 
 
 def require_run(ledger: Engine, helper: Helper, flow: str, endpoint: str) -> None:

@@ -60,8 +60,8 @@ class Writer:
         self._lease_id = lease_id
         self._interval_s = interval_s
         self._patience_s = patience_s
-        self._spill_folders = spill_folders
-        self._spill: Path | None = None
+        self.spill_folders = spill_folders
+        self.spill: Path | None = None
         self._thread = ThreadPoolExecutor(1, "presswork-writer")
         self._loop_task: asyncio.Task[None] | None = None
         self._arrived = asyncio.Event()
@@ -204,7 +204,7 @@ class Writer:
             done.set_result(None)
 
     async def _write_patiently(self, batch: WriteBatch) -> None:
-        if self._spill is not None:
+        if self.spill is not None:
             # Spilled rows must be imported before later ones are written. If the disk of the first file is full by now,
             # the next folder is tried.
             await self._spill_it(batch)
@@ -239,7 +239,7 @@ class Writer:
                     raise
                 began = monotonic_s() if began is None else began
                 self._report_unavailable(reason_of(error, self._engine.url))
-                if self._spill is not None or monotonic_s() - began + pause > self._patience_s:
+                if self.spill is not None or monotonic_s() - began + pause > self._patience_s:
                     raise LedgerAwayError(
                         f"The ledger {readable_url(self._engine.url)} is still unavailable after "
                         f"{self._patience_s:,.0f} s: {self._complaint}. All answers are saved, in it or in a spill "
@@ -258,7 +258,7 @@ class Writer:
             raise copy_of(self._reason)
 
     def _report_unavailable(self, complaint: str) -> None:
-        if not self._complaint and self._spill is None:
+        if not self._complaint and self.spill is None:
             _log.warning(
                 "The ledger %s is unavailable: %s. The run waits up to %.0f s for it.",
                 readable_url(self._engine.url),
@@ -270,19 +270,19 @@ class Writer:
     async def _spill_it(self, batch: WriteBatch) -> NoReturn:
         # It would look like sent before a crash, and the lease that settles the others knows only committed ones.
         batch.end_unsent(now())
-        self._spill = await self._keep(keep_batch, batch)
+        self.spill = await self._keep(keep_batch, batch)
         complaint = self._complaint or "it was unavailable"
         raise LedgerAwayError(
             f"The ledger {readable_url(self._engine.url)} can't be written: {complaint}. Its answers are saved in the "
-            f"spill file {self._spill}. The next run or `presswork db recover` imports them."
+            f"spill file {self.spill}. The next run or `presswork db recover` imports them."
         )
 
     async def _keep(self, keep: Callable[[Path, str, T], Path], what: T) -> Path:
-        for folder in self._spill_folders[:-1]:
+        for folder in self.spill_folders[:-1]:
             # The disk is full or read-only, and is probably the ledger's; the next folder may be on another disk.
             with contextlib.suppress(OSError):
                 return await self.call_once(keep, folder, self.run_id, what)
-        return await self.call_once(keep, self._spill_folders[-1], self.run_id, what)
+        return await self.call_once(keep, self.spill_folders[-1], self.run_id, what)
 
     async def _report_refused(self, refused: Sequence[RefusedRow]) -> None:
         if not refused:

@@ -18,6 +18,7 @@ from presswork.engine.orchestration.helper_runs import (
     HelperState,
     HelperStateType,
     HelpersUnavailableError,
+    NoHelpersDeploymentError,
 )
 from presswork.engine.orchestration.host import SpreadRun
 from presswork.engine.orchestration.spread import spread
@@ -35,6 +36,8 @@ NOTICES_WITHIN_S = 5.0
 GRACE_S = 30.0
 """A worker kills a process that has not ended this long after its SIGTERM."""
 ANSWERS_WITHIN_S = 0.05
+DELETED = "Deleted"
+"""Prefect has no such state: a flow run that is deleted is not there."""
 _TYPES = {SUBMITTING: HelperStateType.PENDING, "Suspended": HelperStateType.PAUSED}
 _FINAL = frozenset({"Completed", "Failed", "Crashed", "Cancelled"})
 
@@ -45,8 +48,9 @@ class HelperServer:
     """Prefect's server and workers, as far as helpers concern them.
 
     The plan's events of these kinds count: `no_server` (at a time, for a while; also the answer is lost of a call that
-    it begins in); and by the number of a helper's flow run `no_worker` (none takes it), `late_worker` (one takes it so
-    many seconds later), `worker_dies` (one takes it and dies) and `unnoticed` (nobody sees that its process has died).
+    it begins in); `no_deployment` (somebody deletes the helpers' deployment at a time, for good); and by the number of
+    a helper's flow run `no_worker` (none takes it), `late_worker` (one takes it so many seconds later), `worker_dies`
+    (one takes it and dies) and `unnoticed` (nobody sees that its process has died).
     """
 
     def __init__(self, world: World, launch: Launch, events: Sequence[Event], machines: int) -> None:
@@ -58,7 +62,11 @@ class HelperServer:
         self._troubles = {(each.kind, each.who): each for each in events}
         self._by_key: dict[str, FlowRun] = {}
         self._processes: dict[str, SimulatedProcess] = {}
+        self._is_deleted = False
         world.on_death.append(self._died)
+        for each in events:
+            if each.kind == "no_deployment":
+                world.call_at(each.at, self._delete)
 
     async def help(self, run: SpreadRun, host: SimulatedHost) -> None:
         """Let helpers do a run's first step, as PrefectHost does."""
@@ -76,6 +84,8 @@ class HelperServer:
 
     def create(self, of: FlowRun, key: str, options: RunOptions) -> FlowRun:
         """Return the flow run of this key; a new one waits for a worker."""
+        if self._is_deleted:
+            raise NoHelpersDeploymentError
         if key in self._by_key:
             return self._by_key[key]
         start = replace(
@@ -96,6 +106,14 @@ class HelperServer:
             wait_s = self.world.rng.random() * POLL_S if late is None else late.size
             self.world.call_at(self.world.now + wait_s, partial(self._take, made, number))
         return made
+
+    def _delete(self) -> None:
+        """Delete the deployment, and with it the flow runs that no worker has taken."""
+        self.world.tell("the deployment of the shards is deleted")
+        self._is_deleted = True
+        for flow_run in self.flow_runs.values():
+            if flow_run.state == "Scheduled":
+                flow_run.states.append(DELETED)
 
     def _take(self, flow_run: FlowRun, number: int) -> None:
         """Let a worker take a flow run."""
@@ -170,7 +188,8 @@ class SimulatedHelperRuns:
 
     async def states(self, flow_runs: Sequence[str]) -> dict[str, HelperState]:
         await self.server.answer()
-        return {flow_run: _state(self.server.flow_runs[flow_run]) for flow_run in flow_runs}
+        found = {flow_run: self.server.flow_runs[flow_run] for flow_run in flow_runs}
+        return {name: _state(flow_run) for name, flow_run in found.items() if flow_run.state != DELETED}
 
     async def report_crashed(self, flow_run: str) -> None:
         await self.server.answer()
@@ -179,6 +198,8 @@ class SimulatedHelperRuns:
 
     async def cancel(self, flow_run: str, _why: str) -> None:
         await self.server.answer()
+        if self.server.flow_runs[flow_run].state == DELETED:
+            raise HelpersUnavailableError
         self.server.cancel(self.server.flow_runs[flow_run])
         await self.server.answer()
 

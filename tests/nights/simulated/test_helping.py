@@ -119,6 +119,14 @@ def test_without_workers_the_run_does_all_records_after_its_patience(place: Work
     assert night.first_run_took_s > 60
 
 
+def test_run_waits_for_no_helper_that_is_deleted_with_its_deployment(place: Workplace) -> None:
+    idle = [Event("no_worker", who=number) for number in (1, 2)]
+    night = carry_out(place, *idle, Event("no_deployment", at=20), shard_patience_s=3000)
+    assert sorted(night.states) == sorted([COMPLETED, *[["Scheduled", "Deleted"]] * 2])
+    assert (night.statuses, night.requests) == (["completed"] * 2, RECORDS)
+    assert night.first_run_took_s < 3000
+
+
 def test_helper_whose_worker_dies_is_started_by_another(place: Workplace) -> None:
     night = carry_out(place, Event("worker_dies", who=0))
     assert [*COMPLETED[:3], "Crashed"] in night.states
