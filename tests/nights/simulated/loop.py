@@ -36,6 +36,7 @@ class SimulatedLoop(asyncio.AbstractEventLoop):
         self._signals: dict[int, Callable[[], object]] = {}
         self.tasks: dict[asyncio.Task[Any], None] = {}
         self.errors: list[str] = []
+        self._is_over = False
 
     # What the driver uses
 
@@ -65,10 +66,13 @@ class SimulatedLoop(asyncio.AbstractEventLoop):
 
     def close_generator(self, generator: AsyncGenerator[Any, Any]) -> None:
         """Close an asynchronous generator that nobody iterates any more, as asyncio.run does."""
-        self.call_soon(lambda: self.create_task(generator.aclose()))
+        # When all is forgotten, that would keep it alive.
+        if not self._is_over:
+            self.call_soon(lambda: self.create_task(generator.aclose()))
 
     def forget(self) -> None:
         """Drop all tasks, handles and timers."""
+        self._is_over = True
         for each in (self._ready, self._timers, self._signals, self.tasks):
             each.clear()
 
