@@ -106,5 +106,5 @@ class NightResult:
     heartbeat_s: float = 15.0
     commit_interval_s: float = 0.05
     request_timeout_s: float = 600.0
-    slack_s: float = 2.0
+    slack_s: float = 0.25
     """How long a commit or a step of a process may take beyond its interval without a fault."""
