@@ -77,6 +77,10 @@ NEWEST_IDS = tuple(
 """The newest ids of this machine's own ledger, by the tables' primary keys. The other tables' rows are not ordered."""
 
 
+TOLD_FROM_S = 60.0
+"""From this difference on people are told that rows are dated by the ledger's newest one, not by the clock."""
+
+
 def agree(ledger: Engine) -> None:
     """Measure the difference from the ledger's clock; raises SQLAlchemy's errors unchanged."""
     if not is_shared(ledger):
@@ -104,6 +108,13 @@ def keep_up_with(newest_ids: Iterable[str | None]) -> None:
             "after that time. To replace it earlier, restore an older backup of the ledger.",
             datetime.fromtimestamp(newest_s, UTC).isoformat(" ", "minutes"),
             utc_now().isoformat(" ", "minutes"),
+        )
+    elif here().ledger_clock.is_news(TOLD_FROM_S):
+        _log.warning(
+            "The machine's clock shows %s, but the ledger's newest row is of %s. New rows are dated after that row, so "
+            "that they stay in order, until the clock has caught up. If the clock is wrong, set it.",
+            utc_now().isoformat(" ", "minutes"),
+            datetime.fromtimestamp(newest_s, UTC).isoformat(" ", "minutes"),
         )
 
 

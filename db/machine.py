@@ -124,6 +124,7 @@ class LedgerClock:
         self._ahead_s: float | None = None  # the ledger's seconds since 1970 minus this machine's seconds since boot
         self._is_own = False  # whether the ledger's clock is this machine's
         self._ignored_s = 0.0
+        self._is_told = False
         self._shift_ms = self._id_shift_ms = 0
 
     def set(self, ledger_time: datetime, boot_s: float, took_s: float = 0.0) -> None:
@@ -147,6 +148,11 @@ class LedgerClock:
         is_news = not is_likely and newest_s > self._ignored_s
         self._ignored_s = newest_s if is_news else self._ignored_s
         return is_news
+
+    def is_news(self, ahead_s: float) -> bool:
+        """Whether the ledger's time is for the first time this far ahead of the machine's clock."""
+        was_told, self._is_told = self._is_told, self.now_s() - self._machine.wall_time_s() > ahead_s
+        return self._is_told and not was_told
 
     def now(self) -> datetime:
         """Return the ledger's time in UTC."""

@@ -151,6 +151,20 @@ def test_row_of_a_time_that_no_mistake_explains_is_ignored_and_reported_once(
     assert "newest row is of 2026-03-02 13:00+00:00, but the machine's clock shows 2026-03-01 12:00+00:00" in message
 
 
+@pytest.mark.parametrize(("behind_s", "told"), [(30.0, 0), (HOUR, 1)])
+def test_rows_that_are_dated_after_the_clock_are_reported_once(
+    ledger: Engine, time: Time, caplog: pytest.LogCaptureFixture, behind_s: float, told: int
+) -> None:
+    Book(ledger)
+    time.ahead_s = -behind_s
+    with using(time.process()), caplog.at_level(logging.WARNING):
+        for _number in range(3):
+            agree(ledger)
+    assert len(caplog.messages) == told
+    for message in caplog.messages:
+        assert "clock shows 2026-03-01 11:00+00:00, but the ledger's newest row is of 2026-03-01 12:00+00:00" in message
+
+
 def test_clock_that_was_days_ahead_and_is_put_right_is_followed(ledger: Engine, time: Time) -> None:
     time.ahead_s = 3 * MOST_BEHIND_S
     with using(time.process()):
