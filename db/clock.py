@@ -13,7 +13,7 @@ from typing import Any
 from uuid import UUID
 
 import uuid_utils
-from sqlalchemy import Connection, Engine, Float, column, func, literal, select, table
+from sqlalchemy import BindParameter, Connection, Engine, column, func, select, table
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql.functions import GenericFunction
 
@@ -54,8 +54,8 @@ class database_time(GenericFunction[datetime]):  # noqa: N801 - written in state
     type = UtcDateTime()
     inherit_cache = True
 
-    def __init__(self, plus_s: float = 0.0) -> None:
-        super().__init__(*([literal(plus_s, Float())] if plus_s else []))
+    def __init__(self, plus_s: BindParameter[float] | None = None) -> None:
+        super().__init__(*([] if plus_s is None else [plus_s]))
 
 
 @compiles(database_time, "sqlite")

@@ -15,7 +15,7 @@ from typing import Any
 
 from sqlalchemy import ColumnElement, Connection, Engine, delete, select, update
 
-from db.clock import database_time, is_shared, keep_up_with, now
+from db.clock import is_shared, keep_up_with, now
 from db.database_errors import DatabaseError
 from db.identity import fate_of, this_process
 from db.machine import boot_time_s, here
@@ -43,7 +43,6 @@ from db.words import CRASHED, MAIN, NOT_SENT, RUNNING
 
 LEASE_S = 120.0
 HEARTBEAT_S = 15.0
-_RENEW_SHARED = RENEW_SHARED_LEASE.values(alive_until=database_time(LEASE_S))
 
 
 @dataclass(frozen=True, slots=True)
@@ -206,7 +205,7 @@ def renew_in(connection: Connection, lease: Lease) -> None:
     """
     sent, shared = boot_time_s(), is_shared(connection)
     if shared:
-        renewed = connection.execute(_RENEW_SHARED, _of(lease)).one_or_none()
+        renewed = connection.execute(RENEW_SHARED_LEASE, {**_of(lease), "lasts_s": LEASE_S}).one_or_none()
     else:
         until = {"alive_until": now() + timedelta(seconds=LEASE_S), "until_s": sent + LEASE_S}
         renewed = connection.execute(RENEW_LEASE, {**_of(lease), **until, "boot": here().boot_id}).one_or_none()

@@ -7,7 +7,7 @@ Each commit of a run checks its lease, so making these again would take longer t
 from functools import cache
 from typing import Any
 
-from sqlalchemy import ColumnElement, Select, and_, bindparam, delete, insert, or_, select, update
+from sqlalchemy import ColumnElement, Float, Select, and_, bindparam, delete, insert, or_, select, update
 
 from db.clock import NEWEST_IDS, database_time
 from db.tables.history_tables import Attempt
@@ -28,7 +28,8 @@ CHECK_LEASE = select(StoredLease.id).where(*HELD_LEASE).with_for_update(read=Tru
 _RENEWING = update(StoredLease).where(*HELD_LEASE)
 # The newest ids are read with the renewal, because a statement of its own would cost another wait for the ledger.
 RENEW_LEASE = _RENEWING.returning(StoredLease.alive_until, *NEWEST_IDS)
-RENEW_SHARED_LEASE = _RENEWING.returning(StoredLease.alive_until)
+_LATER = database_time(bindparam("lasts_s", type_=Float()))
+RENEW_SHARED_LEASE = _RENEWING.values(alive_until=_LATER).returning(StoredLease.alive_until)
 END_LEASE = delete(StoredLease).where(_IT)
 SETTLE_ATTEMPTS = update(Attempt).where(*_OPEN)
 RELEASE_CLAIMS = delete(Claim).where(Claim.owner == _LEASE)
