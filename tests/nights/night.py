@@ -253,7 +253,7 @@ class Driver:
                 process.interrupt(signal.SIGINT)
                 if event.size:
                     world.call_at(world.now + event.size, partial(process.interrupt, signal.SIGINT))
-            case "cancel" if process is not None and process.alive:
+            case "cancel" if process is not None and process.alive and process.name in self.owners:
                 world.tell(f"Cancel for {process.name}")
                 self.owners[process.name].cancelling = True
 
