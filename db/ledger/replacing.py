@@ -63,8 +63,8 @@ def replaced_by_confirmed(connection: Connection, generations: Sequence[Generati
     """
     found: dict[str, str] = {}
     for run_id, step, rows in by_step(generations):
-        run = connection.execute(select(StoredRun.__table__).where(StoredRun.id == run_id)).one()
-        if run.ended_at is None or run.status == CRASHED:
+        run = connection.execute(select(StoredRun.__table__).where(StoredRun.id == run_id)).one_or_none()
+        if run is None or run.ended_at is None or run.status == CRASHED:
             continue
         c = StandingContent
         outcome = case((c.failing_run_id == run_id, c.failing_id), else_=c.generation_id)

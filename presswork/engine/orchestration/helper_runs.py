@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Protocol
 
+from db import words
 from presswork.options import RunOptions
 
 SUBMITTING = "Submitting"
@@ -19,13 +20,13 @@ class HelperStateType(StrEnum):
 
     SCHEDULED = "scheduled"
     PENDING = "pending"
-    RUNNING = "running"
+    RUNNING = words.RUNNING
     PAUSED = "paused"
     CANCELLING = "cancelling"
-    COMPLETED = "completed"
-    FAILED = "failed"
-    CRASHED = "crashed"
-    CANCELLED = "cancelled"
+    COMPLETED = words.COMPLETED
+    FAILED = words.FAILED
+    CRASHED = words.CRASHED
+    CANCELLED = words.CANCELLED
 
 
 _FINAL = frozenset(
