@@ -155,7 +155,8 @@ def mariadb_server() -> Iterator[str]:
     if server is None or setup is None:
         pytest.skip("there is no mariadbd on this machine (Debian: mariadb-server)")
     with tempfile.TemporaryDirectory(prefix="presswork-mariadb-") as folder:
-        own = [f"--datadir={folder}/data", "--user=root"] if os.geteuid() == 0 else [f"--datadir={folder}/data"]
+        # A server that starts removes the temporary tables that it finds, also those of another worker's server.
+        own = [f"--datadir={folder}/data", f"--tmpdir={folder}", *(["--user=root"] if os.geteuid() == 0 else [])]
         made = [setup, "--no-defaults", *own, "--auth-root-authentication-method=normal", "--skip-test-db"]
         subprocess.run(made, check=True, capture_output=True)
         quick = ["--innodb-flush-log-at-trx-commit=0", "--innodb-buffer-pool-size=32M"]
