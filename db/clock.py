@@ -78,7 +78,7 @@ NEWEST_IDS = tuple(
 
 
 TOLD_FROM_S = 60.0
-"""From this difference on people are told that rows are dated by the ledger's newest one, not by the clock."""
+"""From this difference on a warning says that rows are dated by the ledger's newest one, not by the clock."""
 
 
 def agree(ledger: Engine) -> None:
