@@ -139,7 +139,8 @@ def _was_superseded(pair: _Pair) -> bool:
     # A process that froze before it took its lease takes the place of one that began after it.
     began = any(each.worker == own.worker and own.began_at <= each.began_at <= pair.later.at for each in others)
     # Its lease tells it too: a process that is killed as soon as it has taken the place leaves nothing else.
-    let_go = evidence.night.let_go_at.get(own.lease_id or "", ())
+    left = math.inf if own.ended_at is None else own.ended_at - evidence.night.slack_s
+    let_go = [at for at in evidence.night.let_go_at.get(own.lease_id or "", ()) if at < left]
     replaced = began or any(earlier.at <= at <= pair.later.at for at in (*_superseding(evidence, own), *let_go))
     closed = own.worker != "main" and any(
         each.worker == "main" and each.ended_at is not None and each.ended_at <= pair.later.at for each in others
