@@ -27,7 +27,7 @@ from sandbox.switches import Switches
 from tests.nights.plan import Event, Night, Start
 from tests.nights.run_notes import RunNotes
 from tests.nights.served.endpoint import SimulatedEndpoint
-from tests.nights.simulated.database import Outage
+from tests.nights.simulated.database import TROUBLES, Outage
 from tests.nights.simulated.helping import HelperServer
 from tests.nights.simulated.host import STEPS, FlowRun, LeavingError, SimulatedHost
 from tests.nights.simulated.processes import SimulatedProcess
@@ -88,7 +88,7 @@ class Driver:
 
     def close(self) -> None:
         """Forget the night's processes, and answer by the real machine again."""
-        self.world.bury()
+        self.world.forget()
         self.flow_runs.clear()
         self.owners.clear()
         use(self._machine)
@@ -99,8 +99,8 @@ class Driver:
             trouble, host = event.kind, None
             if trouble == "partition":
                 trouble, host = "unavailable", self.hosts[event.who % len(self.hosts)].name
-            if trouble in {"unavailable", "locked", "full", "slow"}:
-                outages.append(Outage(trouble, event.at, event.at + event.size, host))  # type: ignore[arg-type]
+            if trouble in TROUBLES:
+                outages.append(Outage(trouble, event.at, event.at + event.size, host))
                 self.world.tell(f"the ledger will be {event.kind} from {event.at:.1f} s for {event.size:.1f} s")
         return outages
 

@@ -150,8 +150,8 @@ def _is_valid(kind: Any, output: Any) -> bool:
 
 def _json(text: str | None) -> Any:
     """Read JSON; None if it is none."""
-    with suppress(ValueError, TypeError):
-        return json.loads(text)  # type: ignore[arg-type]
+    with suppress(ValueError):
+        return json.loads(text or "")
     return None
 
 

@@ -9,7 +9,7 @@ from contextlib import closing
 from dataclasses import dataclass, field, fields
 from decimal import Decimal
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 Kept = TypeVar("Kept")
 
@@ -187,7 +187,7 @@ def units(dollars: Decimal | float | None) -> int | None:
 
 
 def _read(connection: sqlite3.Connection, table: str, kind: type[Kept]) -> tuple[Kept, ...]:
-    names = [each.name for each in fields(kind)]  # type: ignore[arg-type]
+    names = [each.name for each in fields(cast("Any", kind))]
     rows = connection.execute(f"SELECT {', '.join(names)} FROM {table} ORDER BY 1, 2")
     money = [number for number, name in enumerate(names) if name in _MONEY]
     return tuple(kind(*_with_units(row, money)) for row in rows)

@@ -245,7 +245,7 @@ def night() -> Iterator[World]:
     before = here()
     world = World(1)
     yield world
-    world.bury()
+    world.forget()
     use(before)
 
 
@@ -268,7 +268,7 @@ def test_request_of_a_killed_process_is_answered_and_billed_but_not_delivered(ni
 
     assert (exchange.status, exchange.good, exchange.delivered, exchange.ended_at) == (200, True, False, None)
     assert exchange.cost_usd > 0
-    night.bury()
+    night.forget()
     assert (exchange.delivered, exchange.ended_at) == (False, None)
 
 

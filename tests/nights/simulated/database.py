@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, cast
 
 from sqlalchemy import Engine, event, make_url
 
@@ -20,7 +20,8 @@ from tests.nights.simulated.machines import EPOCH
 from tests.nights.simulated.processes import KilledError
 from tests.nights.simulated.world import World
 
-Trouble = Literal["unavailable", "locked", "full", "slow"]
+TROUBLES = frozenset({"unavailable", "locked", "full", "slow"})
+"""What an outage can be."""
 _ERRORS: dict[str, tuple[str, int]] = {
     "unavailable": ("unable to open database file", sqlite3.SQLITE_CANTOPEN),
     "locked": ("database is locked", sqlite3.SQLITE_BUSY),
@@ -59,7 +60,7 @@ CREATE TRIGGER night_refuse BEFORE INSERT ON generations
 class Outage:
     """A time in which the ledger is in trouble, for all machines or for one."""
 
-    trouble: Trouble
+    trouble: str
     begins: float
     ends: float
     host: str | None = None
@@ -207,11 +208,11 @@ class NightCursor(sqlite3.Cursor):
     """A cursor whose statements can fail."""
 
     def execute(self, sql: str, parameters: Any = (), /) -> "NightCursor":
-        self.connection.ledger.before_statement(sql)  # type: ignore[attr-defined]
+        cast("NightConnection", self.connection).ledger.before_statement(sql)
         return super().execute(sql, parameters)
 
     def executemany(self, sql: str, parameters: Any, /) -> "NightCursor":
-        self.connection.ledger.before_statement(sql)  # type: ignore[attr-defined]
+        cast("NightConnection", self.connection).ledger.before_statement(sql)
         return super().executemany(sql, parameters)
 
 
@@ -220,6 +221,7 @@ class NightConnection(sqlite3.Connection):
 
     ledger: Ledger
 
+    # The stubs have an overload for each factory; SQLAlchemy names none.
     def cursor(self, *_factory: Any) -> NightCursor:  # type: ignore[override]
         return super().cursor(NightCursor)
 

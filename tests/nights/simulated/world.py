@@ -33,7 +33,7 @@ class EndlessNightError(Exception):
 class World:
     """The true time, the seed's draws, the machines and the processes of one night."""
 
-    buried = 0
+    forgotten = 0
 
     def __init__(self, seed: int, folder: str = "") -> None:
         self.folder = folder
@@ -116,7 +116,7 @@ class World:
         host.boots, host.booted_at, host.slept_s, host.asleep_until = host.boots + 1, self.now, 0.0, self.now
         self.tell(f"{host.name} reboots")
 
-    def bury(self) -> None:
+    def forget(self) -> None:
         """Forget all processes. Python then closes the coroutines of killed ones: their `finally` blocks reach nothing.
 
         Call it when the night is checked, and before the next one.
@@ -125,9 +125,9 @@ class World:
             for process in self.processes:
                 self.current = process
                 process.forget()
-            if World.buried % COLLECT_EVERY == 0:
+            if World.forgotten % COLLECT_EVERY == 0:
                 gc.collect()
-            World.buried += 1
+            World.forgotten += 1
 
     @staticmethod
     def collect() -> None:
