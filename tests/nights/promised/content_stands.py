@@ -1,8 +1,9 @@
-"""Promises 3 and 8: only good answers are content, each is its own record's, and the newest that counts is current."""
+"""Promises 3, 6 and 8: one row counts for each record, only good answers are content, and the newest one is current."""
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from typing import Any
 
@@ -10,11 +11,56 @@ from tests.nights.promised.evidence import Evidence, Violation
 from tests.nights.promised.ledger_rows import KeptContent, KeptGeneration
 from tests.nights.served.exchanges import Exchange
 
+ONE_ROW = "one row counts for each run, step and record"
 GOOD = "no truncated, refused or invalid answer passes for content"
 OWN_RECORD = "content is made from its own record"
 TAKEN = "a good answer becomes content"
 CURRENT = "the current content is the newest that counts"
 _Key = tuple[str, str, str, str]
+
+
+def check_one_row(evidence: Evidence) -> Iterator[Violation]:
+    """Find records with none or several rows that count in a run, and chains of replaced rows that do not end there."""
+    of_record = defaultdict[tuple[str, str, str], list[KeptGeneration]](list)
+    for row in evidence.rows.generations:
+        of_record[row.run_id, row.step, row.record_key].append(row)
+    for key, rows in of_record.items():
+        counting = [row for row in rows if not row.replaced_by]
+        if not counting and _is_confirmed(evidence, key, rows):
+            continue
+        if len(counting) != 1:
+            yield Violation(ONE_ROW, f"{key}: {len(counting)} of {[row.id for row in rows]} count")
+            continue
+        reached = _chain_to(counting[0].id, rows)
+        if reached != {row.id for row in rows}:
+            yield Violation(ONE_ROW, f"{key}: {sorted({row.id for row in rows} - reached)} lead to no row that counts")
+        newer = [row.id for row in rows if _place(row, rows) > counting[0].id]
+        if newer:
+            yield Violation(ONE_ROW, f"{key}: {counting[0].id} counts, and {newer} are newer")
+
+
+def _place(row: KeptGeneration, rows: Sequence[KeptGeneration]) -> str:
+    """Return the id by which a row is older or newer. One that repeats a row of its run stands where that row does."""
+    same = (row.source_generation_id, row.record_hash, row.template_hash)
+    return next((each.id for each in rows if (each.id, each.record_hash, each.template_hash) == same), row.id)
+
+
+def _is_confirmed(evidence: Evidence, key: tuple[str, str, str], rows: Sequence[KeptGeneration]) -> bool:
+    """Whether all rows came after their run had confirmed the record: they lead to an outcome of another run."""
+    own = {row.id for row in rows}
+    beyond = [evidence.generations.get(row.replaced_by) for row in rows if row.replaced_by not in own]
+    return len(beyond) > 0 and all(row is not None and (row.step, row.record_key) == key[1:] for row in beyond)
+
+
+def _chain_to(last: str, rows: Sequence[KeptGeneration]) -> set[str]:
+    """Return the rows from which `replaced_by` leads to this one; each has at most one before it."""
+    before = Counter(row.replaced_by for row in rows)
+    by_next = {row.replaced_by: row.id for row in rows}
+    reached, at = {last}, last
+    while by_next.get(at) is not None and before[at] == 1 and by_next[at] not in reached:
+        at = by_next[at]
+        reached.add(at)
+    return reached
 
 
 def check_good_content(evidence: Evidence) -> Iterator[Violation]:

@@ -7,7 +7,13 @@ from collections.abc import Callable, Iterator
 
 from tests.nights.promised.all_ends import check_alive, check_finishes, check_nothing_left
 from tests.nights.promised.caps_hold import check_caps
-from tests.nights.promised.content_stands import check_current, check_good_content, check_own_records, check_taken
+from tests.nights.promised.content_stands import (
+    check_current,
+    check_good_content,
+    check_one_row,
+    check_own_records,
+    check_taken,
+)
 from tests.nights.promised.evidence import Evidence, Violation
 from tests.nights.promised.ledger_rows import read_rows
 from tests.nights.promised.money_matches import check_perhaps_billed, check_served, check_settled
@@ -16,7 +22,6 @@ from tests.nights.promised.paid_once import check_lost_by_kills, check_paid_once
 from tests.nights.promised.requests_in_order import check_bound, check_own_attempt, check_registered, check_within_runs
 from tests.nights.promised.rows_add_up import (
     check_all_records,
-    check_one_row,
     check_rollups,
     check_summaries,
     check_usage_by_day,

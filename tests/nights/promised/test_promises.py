@@ -19,7 +19,13 @@ from db.ledger.lifecycle import begin_step, end_step
 from tests.db.rows import Book
 from tests.nights.promised.all_ends import check_alive, check_finishes, check_nothing_left
 from tests.nights.promised.caps_hold import check_caps
-from tests.nights.promised.content_stands import check_current, check_good_content, check_own_records, check_taken
+from tests.nights.promised.content_stands import (
+    check_current,
+    check_good_content,
+    check_one_row,
+    check_own_records,
+    check_taken,
+)
 from tests.nights.promised.evidence import Evidence, Violation, covered
 from tests.nights.promised.ledger_rows import KeptClaim, KeptLease, KeptWork, read_rows
 from tests.nights.promised.made_night import STEP, MadeNight, one_run, record_of, sha
@@ -30,7 +36,6 @@ from tests.nights.promised.promises import CHECKS, find_violations
 from tests.nights.promised.requests_in_order import check_bound, check_own_attempt, check_registered, check_within_runs
 from tests.nights.promised.rows_add_up import (
     check_all_records,
-    check_one_row,
     check_rollups,
     check_summaries,
     check_usage_by_day,
@@ -211,6 +216,15 @@ def replaced(night: MadeNight, **own: Any) -> None:
     night.committed[row.id] = 0.5
 
 
+def look_up_between(night: MadeNight, **own: Any) -> None:
+    """Let a look-up find the earlier of two answers, before the run's superseded process writes the other one."""
+    replaced(night, status="succeeded")
+    current = night.content["a"]
+    values = {"id": "g555", "origin": "cache", "source_generation_id": "g000", "replaced_by": "g000", **own}
+    night.generation("a", "r1", **values)
+    night.content["a"] = current
+
+
 def count_again(night: MadeNight, **values: Any) -> None:
     night.steps[0] = replace(night.steps[0], **values)
 
@@ -227,6 +241,8 @@ ROWS: dict[str, tuple[Check, Change, bool]] = {
         lambda n: replaced(n, id="g555", status="succeeded", origin="cache", source_generation_id="g001"),
         False,
     ),
+    "a late answer after a look-up that found an earlier one": (check_one_row, look_up_between, False),
+    "a newer outcome that does not count": (check_one_row, lambda n: look_up_between(n, record_hash="other"), True),
     "a record without a row": (check_all_records, lambda n: n.generations.pop(), True),
     "an unchanged record": (
         check_all_records,
