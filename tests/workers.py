@@ -13,7 +13,7 @@ from typing import Any
 
 import psutil
 from prefect import get_client
-from prefect.client.schemas.actions import WorkPoolCreate
+from prefect.client.schemas.actions import WorkPoolCreate, WorkPoolUpdate
 from prefect.client.schemas.objects import FlowRun
 from prefect.exceptions import ObjectAlreadyExists
 from prefect.workers.process import ProcessWorker
@@ -44,6 +44,11 @@ class Pool:
             )
         self._workers[worker.pid] = worker
         return worker.pid
+
+    async def pause(self, *, is_paused: bool = True) -> None:
+        """Let the workers take no further flow run, or let them again; running ones go on."""
+        async with get_client() as client:
+            await client.update_work_pool(self.name, WorkPoolUpdate(is_paused=is_paused))
 
     async def reached(self, flow_run: FlowRun, *names: str, within_s: float = 60) -> FlowRun:
         """Wait until a flow run has come to a state of one of these names."""

@@ -11,13 +11,13 @@ from functools import cache
 from itertools import groupby
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, Executable, bindparam, case, or_, select, update
+from sqlalchemy import ColumnElement, Connection, Executable, bindparam, case, func, select, update
 
 from db.ledger.rows import GenerationRow
 from db.session import among
-from db.tables import Generation, StandingContent, StoredRun, WorkingRow
+from db.tables import Generation, StandingContent, StoredRun, StoredStep, WorkingRow
 from db.tables.prepared import among_those, one_value
-from db.words import CRASHED
+from db.words import CRASHED, DONE
 
 
 @dataclass
@@ -55,11 +55,12 @@ def mark_replaced(connection: Connection, generations: Sequence[GenerationRow]) 
     return [replace(row, replaced_by=replaced[row.id]) if row.id in replaced else row for row in generations]
 
 
-def replaced_by_confirmed(connection: Connection, generations: Sequence[GenerationRow]) -> dict[str, str]:
-    """Return which generations come after their run has closed and had confirmed the record: by id, what it confirmed.
+def replaced_by_counted(connection: Connection, generations: Sequence[GenerationRow]) -> dict[str, str]:
+    """Return which generations come after their run has closed and had counted the record: by id, what stands for it.
 
-    They come from a process whose run another process has ended. The run has counted these records, so they don't. If a
-    later run has confirmed a record since, nothing tells that this one had, and the generation counts too.
+    They come from a process whose run another process has ended, so they don't count. A step that is done has counted
+    all its records, and those without a generation were confirmed. In a step that is not done only `content` tells: if
+    a later run has confirmed the record since, nothing does any more, and the generation counts too.
     """
     found: dict[str, str] = {}
     for run_id, step, rows in by_step(generations):
@@ -67,23 +68,27 @@ def replaced_by_confirmed(connection: Connection, generations: Sequence[Generati
         if run is None or run.ended_at is None or run.status == CRASHED:
             continue
         c = StandingContent
-        outcome = case((c.failing_run_id == run_id, c.failing_id), else_=c.generation_id)
+        its_step = select(StoredStep.state).where(StoredStep.run_id == run_id, StoredStep.step == step)
+        confirmed = ((c.failing_run_id == run_id, c.failing_id), (c.confirmed_run_id == run_id, c.generation_id))
+        newest = func.coalesce(c.failing_id, c.generation_id)
+        outcome = case(*confirmed, else_=newest if connection.scalar(its_step) == DONE else None)
         place = (c.flow == run.flow, c.step == step, c.endpoint == run.endpoint)
-        by_run = or_(c.confirmed_run_id == run_id, c.failing_run_id == run_id)
         keys = among(c.record_key, [row.record_key for row in rows], connection.dialect.name)
-        confirmed = {
+        standing = {
             row.record_key: row.outcome
-            for row in connection.execute(select(c.record_key, outcome.label("outcome")).where(*place, by_run, keys))
+            for row in connection.execute(select(c.record_key, outcome.label("outcome")).where(*place, keys))
+            if row.outcome
         }
         own = {
             row.record_key
             for row in connection.execute(
                 _outcomes_of(connection.dialect.name),
-                step_parameters(run_id, step, sorted(confirmed), connection.dialect.name),
+                step_parameters(run_id, step, sorted(standing), connection.dialect.name),
             )
+            if not row.replaced_by
         }
-        found |= {row.id: confirmed[row.record_key] for row in rows if row.record_key in confirmed.keys() - own}
-    return {late: standing for late, standing in found.items() if standing}
+        found |= {row.id: standing[row.record_key] for row in rows if row.record_key in standing.keys() - own}
+    return found
 
 
 def _outcomes(connection: Connection, run_id: str, step: str, keys: Sequence[str]) -> dict[str, _Outcomes]:

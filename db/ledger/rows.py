@@ -233,9 +233,7 @@ class WriteBatch:
 
     def end_unsent(self, at: datetime) -> None:
         """Settle the attempts that are opened here as not sent, as each request waits for the commit of its attempt."""
-        self.settled += [
-            SettledRow(attempt_id=row.id, ended_at=at, latency_ms=0, error_type=NOT_SENT) for row in self.opened
-        ]
+        self.settled += [not_sent(row.id, at) for row in self.opened]
 
     def parts(self) -> Iterator[tuple[str, Sequence[Row]]]:
         """Yield the parts in the order of writing; each may refer to rows of the parts before it.
@@ -245,6 +243,11 @@ class WriteBatch:
         for name in PARTS:
             rows = getattr(self, name)
             yield name, [row for _hash, row in sorted(rows.items())] if isinstance(rows, dict) else rows
+
+
+def not_sent(attempt_id: str, at: datetime) -> SettledRow:
+    """Settle an attempt whose request was never sent."""
+    return SettledRow(attempt_id=attempt_id, ended_at=at, latency_ms=0, error_type=NOT_SENT)
 
 
 def values_of(row: Row) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from sqlalchemy import Connection, Engine, Executable, bindparam, or_, select, u
 
 from db.ledger import claims, leases, standing
 from db.ledger.refused_rows import RefusalFinder, RefusedRow, is_refusal, storable
-from db.ledger.replacing import mark_replaced, replaced_by_confirmed
+from db.ledger.replacing import mark_replaced, replaced_by_counted
 from db.ledger.rows import PARTS, GenerationRow, Row, SettledRow, TemplateRow, WriteBatch, names_of, values_of
 from db.rollups.marks import unmark
 from db.session import begin_write, in_parts
@@ -58,7 +58,7 @@ def _commit(engine: Engine, batch: WriteBatch, lease: leases.Lease | None, finde
     with begin_write(engine) as connection:
         if lease is None:
             unmark(connection, _runs_of(connection, batch))
-            late = replaced_by_confirmed(connection, batch.generations)
+            late = replaced_by_counted(connection, batch.generations)
         else:
             # A run with a lease has no mark, so this path needs no statement for it.
             leases.check(connection, lease)

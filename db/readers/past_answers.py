@@ -1,17 +1,30 @@
 """Measure past answers, in tokens and in time: for the pacing of runs and the forecasts of rehearsals."""
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
+from decimal import Decimal
 from functools import cache
 from typing import Any
 
 from sqlalchemy import Engine, Select, Subquery, bindparam, func, select, union_all
 
+from db.rollups.attempt_sums import COST, dollars_of, total
 from db.session import rows_of
 from db.tables import Attempt, Generation, StoredPrompt, StoredRun
 from db.words import TRY
 
 NEWEST_RUNS, NEWEST_ATTEMPTS = 5, 1000
 """How many runs are read, and how many attempts of each: older ones had other records and another prompt."""
+_TOKENS = tuple(
+    total(column)
+    for column in (
+        Attempt.input_tokens,
+        Attempt.cache_creation_5m_tokens,
+        Attempt.cache_creation_1h_tokens,
+        Attempt.cache_read_tokens,
+        Attempt.output_tokens,
+    )
+)
+"""The sums of an answer's tokens, in the order of their fields below."""
 _Values = dict[str, str]
 """The values of a statement's parameters."""
 
@@ -41,6 +54,20 @@ class StepTokens:
     cache_creation_1h_tokens: int
     cache_read_tokens: int
     output_tokens: int
+
+
+@dataclass(frozen=True, slots=True)
+class ModelAnswers:
+    """The tokens and the cost of all answers that one model gave; cost_usd is None if its price is unknown."""
+
+    model: str | None
+    answers: int
+    input_tokens: int
+    cache_creation_5m_tokens: int
+    cache_creation_1h_tokens: int
+    cache_read_tokens: int
+    output_tokens: int
+    cost_usd: Decimal | None
 
 
 def mean_tokens(engine: Engine, flow: str, step: str, endpoint: str, model: str) -> tuple[float, float] | None:
@@ -123,11 +150,8 @@ def _answers() -> Select[Any]:
 
 def spent_by_step(engine: Engine, run_id: str) -> list[StepTokens]:
     """Add up the tokens of a run's answers by step and model, in the order in which the steps began."""
-    tokens = [Attempt.__table__.c[each.name] for each in fields(StepTokens) if each.name.endswith("_tokens")]
     statement = (
-        select(
-            Generation.step, StoredPrompt.model, func.count(), *(func.coalesce(func.sum(each), 0) for each in tokens)
-        )
+        select(Generation.step, StoredPrompt.model, func.count(), *_TOKENS)
         .select_from(Attempt)
         .join(Generation, Generation.id == Attempt.generation_id)
         .join(StoredPrompt, StoredPrompt.hash == Attempt.prompt_hash)
@@ -136,3 +160,20 @@ def spent_by_step(engine: Engine, run_id: str) -> list[StepTokens]:
         .order_by(func.min(Attempt.id))
     )
     return [StepTokens(step, model, *map(int, counts)) for step, model, *counts in rows_of(engine, statement)]
+
+
+def answers_by_model(engine: Engine, run_id: str, step: str) -> list[ModelAnswers]:
+    """Add up the answers that a run has for a step, by the model that gave them."""
+    statement = (
+        select(Attempt.model, func.count(), *_TOKENS, func.sum(COST))
+        .join(Generation, Generation.id == Attempt.generation_id)
+        .where(Attempt.run_id == run_id, Attempt.output_tokens.is_not(None), Generation.step == step)
+        .group_by(Attempt.model)
+        .order_by(Attempt.model)
+    )
+    found = []
+    for model, *counts, cost in rows_of(engine, statement):
+        answers, plain, written_5m, written_1h, read, output = map(int, counts)
+        dollars = None if cost is None else dollars_of(cost)
+        found.append(ModelAnswers(model, answers, plain, written_5m, written_1h, read, output, dollars))
+    return found

@@ -1,12 +1,13 @@
 """Journal of one item's attempts: each is written before its request and settled after it."""
 
+import asyncio
 from collections.abc import Mapping
 from dataclasses import fields, replace
 from typing import Any
 
 from db.clock import new_id, now
 from db.ledger.refused_rows import storable
-from db.ledger.rows import OpenedRow, SettledRow
+from db.ledger.rows import OpenedRow, SettledRow, not_sent
 from db.words import REFUSED_BY_LEDGER, UNSENT
 from presswork.answers.pursuing import Opened, Settled
 from presswork.claude.answers import Answer
@@ -69,7 +70,12 @@ class ItemJournal:
         )
         add_prompt(writer, self._item.prompt)
         writer.open_attempt(row)
-        await writer.committed()
+        try:
+            await writer.committed()
+        except asyncio.CancelledError:
+            # The row is or will be in the ledger. If the run can't close, it would look as if it was in flight.
+            writer.settle_attempt(not_sent(row.id, now()))
+            raise
         if not writer.has_attempt(row.id):
             raise FinalCallError(
                 "Nothing was sent: the ledger refused the attempt's row. See the run's log for the reason.",

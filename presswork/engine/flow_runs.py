@@ -5,6 +5,8 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from functools import lru_cache
 
+from anyio import CancelScope
+
 from presswork.engine.opening import open_hosted_run
 from presswork.engine.orchestration.host import HOST
 from presswork.engine.orchestration.prefect_host import PrefectHost
@@ -22,8 +24,14 @@ async def open_run(options: RunOptions | None = None, *, flow: str | None = None
     """
     _freeze_loaded_objects()
     host = HOST.get() or PrefectHost()
-    async with open_hosted_run(host, load_settings(), options or RunOptions(), flow) as run:
-        yield run
+    # When a flow runs longer than its `timeout_seconds`, Prefect cancels each of its awaits from then on. The answers
+    # that wait for their commit would be lost, so the run closes without being cancelled once more.
+    with CancelScope() as closing:
+        async with open_hosted_run(host, load_settings(), options or RunOptions(), flow) as run:
+            try:
+                yield run
+            finally:
+                closing.shield = True
 
 
 @lru_cache(maxsize=1)

@@ -23,7 +23,8 @@ from presswork.engine.step import Step
 from presswork.errors import ConfigurationError
 from presswork.options import RunOptions, Selection
 from presswork.pacing.pace import Pace
-from presswork.pacing.spending import Estimate
+from presswork.pacing.spending import Answers, Estimate, mean_of
+from presswork.prices import Usage
 from presswork.prompts.render import Brief
 from presswork.report.progress import counts_in_words
 from presswork.report.summary import Summary
@@ -138,7 +139,7 @@ class Run:
         progress.begin_step(name, total)
         await self.ledger.begin_step(name, made_from=source.step, total=total, left_out=missing)
         if isinstance(source, Selected) and (self.options.shards or 1) > 1 and not self.is_spread:
-            await self._spread(name, source)
+            await self._spread(brief, source)
         if self.selects.spooling.trimmed and helper is None:
             # A helper has the same keys as its run, and the run reports them.
             orphaned = await self.ledger.padded_keys(name)
@@ -154,8 +155,9 @@ class Run:
         ended = ", ".join(counts_in_words(progress.step_counts).values()) or "nothing to do"
         self.host.log.info("%s: %d generations (%s).", progress.step, progress.done_in_step, ended)
 
-    async def _spread(self, step: str, source: Selected) -> None:
-        """Let helpers do a step first; then take over their costs and their token estimate."""
+    async def _spread(self, brief: Brief, source: Selected) -> None:
+        """Let helpers do a step first; then take over their costs and the estimate of the next request."""
+        step = brief.template.name
         self.is_spread = True
         ledger = self.ledger
         await self.briefs.endpoint.verify()
@@ -168,13 +170,24 @@ class Run:
         )
         # The cap is the job's: the helpers' costs reduce what this process may spend.
         self.pace.spending.helpers = await ledger.spent() - self.pace.spending.earlier
-        known = await ledger.used(step)
-        if known.requests and known.cost_usd:
-            # Near the cap, an estimate from a single answer could spend too much.
-            each = Estimate(
-                output_tokens=known.output_tokens / known.requests, cost_usd=known.cost_usd / known.requests
+        # Near the cap, an estimate from a single answer could spend too much.
+        answers = [
+            Answers(
+                each.model,
+                each.answers,
+                Usage(
+                    each.input_tokens,
+                    each.cache_creation_5m_tokens,
+                    each.cache_creation_1h_tokens,
+                    each.cache_read_tokens,
+                    each.output_tokens,
+                ),
+                each.cost_usd,
             )
-            self.pace.estimates.setdefault(step, each)
+            for each in await ledger.answers(step)
+        ]
+        if answers:
+            self.pace.estimates.setdefault(step, mean_of(answers, brief.template.front.model))
 
     async def suspend(self, reason: str, due: datetime) -> None:
         """Suspend the run until `due`, or until you resume it: `while not is_approved(): await run.suspend(...)`.

@@ -19,7 +19,7 @@ from presswork.claude.rate_limits import RateLimits
 from presswork.errors import CallError, CostCapError, EndpointError, StoppingCallError, UntoldCostError, copy_of
 from presswork.pacing.breaker import Breaker
 from presswork.pacing.limiter import Admission, Limiter
-from presswork.pacing.spending import Estimate, Spending
+from presswork.pacing.spending import Answers, Estimate, Spending
 from presswork.pacing.warming import Warming
 from presswork.prices import Usage, cost_of
 from presswork.prompts.render import Prompt
@@ -65,7 +65,8 @@ class Place:
         cost = cost_of(model or prompt.model, usage, now().date()) if usage is not None else None
         pace.spending.count(cost, self.likely, error)
         if usage is not None:
-            pace.estimates[_step_of(prompt)].learn(prompt, usage, _highest(prompt, usage, model, cost))
+            highest = Answers(model, 1, usage, cost).highest(prompt.model)
+            pace.estimates[_step_of(prompt)].learn(prompt, usage, highest)
 
 
 class Pace:
@@ -181,17 +182,6 @@ class Pace:
                 # Otherwise each of the others would try to reach it in turn, and wait as long.
                 self.stop(StoppingCallError(str(error), kind=CONNECT))
         return self.is_open or self.stopped is not None
-
-
-def _highest(prompt: Prompt, usage: Usage, answered_by: str | None, cost: Decimal | None) -> Decimal | None:
-    """Return what an answer's tokens cost at the requested model's price, or at that of the model that answered.
-
-    It is the higher one, because nobody knows which of them will answer the next request.
-    """
-    if answered_by is None or answered_by == prompt.model:
-        return cost
-    asked = cost_of(prompt.model, usage, now().date())
-    return max((each for each in (cost, asked) if each is not None), default=None)
 
 
 def _step_of(prompt: Prompt) -> str:

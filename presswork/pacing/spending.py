@@ -8,7 +8,7 @@ under the cap.
 """
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 
@@ -72,6 +72,39 @@ class Estimate:
         self.output_tokens = before + LEARNT * (usage.output_tokens - before)
         if cost is not None:
             self.cost_usd = cost if self.cost_usd is None else self.cost_usd + (cost - self.cost_usd) / 10
+
+
+@dataclass(frozen=True, slots=True)
+class Answers:
+    """What one or several answers of one model used and cost; the cost is None if its price is unknown."""
+
+    model: str | None
+    count: int
+    usage: Usage
+    cost_usd: Decimal | None
+
+    def highest(self, asked: str) -> Decimal | None:
+        """Return what their tokens cost at the requested model's price, or at that of the model that answered.
+
+        It is the higher one, because nobody knows which of them will answer the next request.
+        """
+        if self.model is None or self.model == asked:
+            return self.cost_usd
+        length = self.usage.prompt_tokens // max(self.count, 1)
+        at_price_of_asked = cost_of(asked, self.usage, now().date(), prompt_tokens=length)
+        return max((each for each in (self.cost_usd, at_price_of_asked) if each is not None), default=None)
+
+
+def mean_of(answers: Sequence[Answers], asked: str) -> Estimate:
+    """Estimate the next request of a model from answers that there are; they may be those of several models."""
+    count = sum(each.count for each in answers)
+    costs = [each.highest(asked) for each in answers]
+    known = [cost for cost in costs if cost is not None]
+    return Estimate(
+        input_tokens=sum(each.usage.prompt_tokens for each in answers) / count,
+        output_tokens=sum(each.usage.output_tokens for each in answers) / count,
+        cost_usd=sum(known, Decimal(0)) / count if len(known) == len(costs) else None,
+    )
 
 
 class Spending:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import timedelta
+from decimal import Decimal
 from typing import Any
 
 import pytest
@@ -13,7 +14,15 @@ from db.columns import Base
 from db.ledger.rows import WriteBatch
 from db.ledger.writing import write
 from db.readers.failures import NAMED_KEYS, Loss, Trouble, losses, troubles
-from db.readers.past_answers import NEWEST_RUNS, StepTokens, mean_tokens, read_past, spent_by_step
+from db.readers.past_answers import (
+    NEWEST_RUNS,
+    ModelAnswers,
+    StepTokens,
+    answers_by_model,
+    mean_tokens,
+    read_past,
+    spent_by_step,
+)
 from tests.db.rows import Book, settled_row
 
 SONNET, STEP = "claude-sonnet-4-6", "product_copy"
@@ -144,6 +153,19 @@ def test_what_answers_used_is_added_up_by_step(book: Book) -> None:
     assert spent_by_step(book.ledger, book.run_id) == [
         StepTokens(STEP, SONNET, 2, 30, 1000, 0, 1000, 120),
         StepTokens("second", SONNET, 1, 5, 0, 0, 0, 6),
+    ]
+
+
+def test_answers_of_a_step_are_added_up_by_the_model_that_gave_them(book: Book) -> None:
+    book.add("a", settled={"input_tokens": 10, "cache_creation_5m_tokens": 1000, "output_tokens": 50})
+    book.add("b", settled={"input_tokens": 20, "cache_read_tokens": 1000, "output_tokens": 70})
+    book.add("c", settled={"model": "gpt-9", "input_tokens": 5, "output_tokens": 6, "cost_usd": None})
+    book.add("d", status="failed", settled={"error_type": "connection", "output_tokens": None, "cost_usd": None})
+    book.add("e", step="second")
+
+    assert answers_by_model(book.ledger, book.run_id, STEP) == [
+        ModelAnswers(SONNET, 2, 30, 1000, 0, 1000, 120, Decimal("0.02")),
+        ModelAnswers("gpt-9", 1, 5, 0, 0, 0, 6, None),
     ]
 
 

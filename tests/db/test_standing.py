@@ -212,6 +212,38 @@ def test_answer_that_comes_after_its_run_has_closed_is_kept_and_not_counted_if_t
         assert connection.scalars(select(Generation.id).where(Generation.replaced_by == current)).all() == [slow]
 
 
+@pytest.mark.parametrize("status", ["succeeded", "failed"])
+def test_answer_that_comes_after_its_run_and_a_later_one_have_confirmed_the_record_is_not_counted(
+    ledger: Engine, status: Any
+) -> None:
+    book, late, later_still = Book(ledger), WriteBatch(), WriteBatch()
+    for batch in (late, later_still):
+        book.generation(batch, "tea", id=new_id())
+    begin_step(ledger, book.run_id, STEP, made_from=None, total=2, left_out=0)
+    own = {} if status == "succeeded" else {"output": None, "output_hash": None}
+    current = Book(ledger).add("tea", status=status, **own)
+    confirm(book, "tea", current, status)
+    mint = book.add("mint")
+    end_step(ledger, book.run_id, STEP)
+    book.close()
+    confirm(Book(ledger), "tea", current, status)
+    for batch in (late, late, later_still):
+        write(ledger, batch)
+    assert set(counting(ledger)) == {current, mint}
+
+
+def test_answer_that_comes_after_its_run_has_stopped_counts_in_a_step_that_had_not_come_to_the_record(
+    ledger: Engine,
+) -> None:
+    book, late = Book(ledger), WriteBatch()
+    slow = book.generation(late, "tea", id=new_id())
+    begin_step(ledger, book.run_id, STEP, made_from=None, total=2, left_out=0)
+    current = Book(ledger).add("tea")
+    book.close()
+    write(ledger, late)
+    assert set(counting(ledger)) == {current, slow}
+
+
 def waits_for_a_lock(ledger: Engine) -> bool:
     with ledger.connect() as connection:
         waiting = text(

@@ -190,10 +190,17 @@ async def test_dollar_that_is_shared_by_killed_and_resumed_runs_is_not_exceeded(
         summary = await workshop.run(resumes=last, **cap)
         billed.append(float(workshop.billed_usd))
     most = workshop.sandbox.stats()["most_in_flight"]
-    sys.stdout.write(f"billed after each run: {billed}; left open by kills: {left_open}; most in flight: {most}\n")
+    known = float(workshop.value("SELECT sum(cost_usd) FROM attempts"))
+    perhaps = float(workshop.value("SELECT sum(likely_cost_usd) FROM attempts WHERE error_type = 'crashed'"))
+    sys.stdout.write(f"billed after each run: {billed}; left open by kills: {left_open}, likely ${perhaps:.4f}; ")
+    sys.stdout.write(f"known: ${known:.4f}; most in flight: {most}\n")
 
     assert summary.status == "capped"
-    assert 0.8 < billed[-1] <= 1.02
+    # What a kill leaves open counts as spent, billed or not: requests in flight, and a few that were only committed. On
+    # a busy machine more of them were never sent, so less is billed.
+    assert left_open <= 125 * len(kills)
+    assert 0.99 < known + perhaps <= 1.02
+    assert known <= billed[-1] <= 1.02
 
 
 async def test_refresh_that_was_interrupted_goes_on_as_one_and_buys_nothing_twice(workshop: Workshop) -> None:

@@ -6,12 +6,13 @@ import asyncio
 import os
 import re
 import signal
+import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
-from uuid import UUID
+from uuid import UUID, uuid4
 
 import httpx
 import psutil
@@ -37,13 +38,17 @@ from flows.content import content
 from flows.product_copy import Products, product_copy
 from flows.support_replies import support_replies
 from presswork import RunOptions, Summary, open_run
+from presswork.engine.orchestration.helper_runs import HelpersUnavailableError
+from presswork.engine.orchestration.prefect_helpers import PrefectHelperRuns, _deployment_of
 from presswork.engine.orchestration.prefect_host import PrefectHost
 from presswork.engine.orchestration.running_code import code_version
+from presswork.engine.resources.writer import Writer
 from presswork.errors import ConfigurationError, MissingKeyError
 from presswork.options import Helper
 from presswork.report.prefect.events import asset_key
 from tests.db.rows import run_row
 from tests.engine.test_suspension import DUE_IN_S, REASON, approve, held, prepare, run_of
+from tests.engine.test_timeouts import when_answered
 from tests.engine.workshop import Workshop, eventually, log_lines, task_runs
 from tests.workers import Pool, prefect, start, work_pool
 
@@ -251,6 +256,26 @@ async def test_run_that_has_a_newer_one_in_its_flow_run_leaves_the_state_to_that
     assert not state.is_final()
 
 
+@pytest.mark.soak
+async def test_flow_with_a_timeout_of_prefects_keeps_what_it_paid_for(
+    workshop: Workshop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    @flow(timeout_seconds=20)
+    async def timed() -> None:
+        async with open_run(flow="note") as run:
+            await run.generate("note", run.select("note"))
+
+    def commit_late(writer: Writer) -> None:
+        writer._thread.submit(time.sleep, 25)
+
+    workshop.numbered(8)
+    when_answered(commit_late, monkeypatch)
+    with pytest.raises(TimeoutError):
+        await timed()
+    assert workshop.value("SELECT status FROM runs") == "cancelled"
+    assert workshop.value("SELECT count(*) FROM current_content") == 8
+
+
 # A suspended run
 
 
@@ -266,7 +291,10 @@ async def deployed(workshop: Workshop, tmp_path: Path, monkeypatch: pytest.Monke
 async def left(pool: Pool, workshop: Workshop) -> FlowRun:
     """Start the flow and wait until its run is suspended; the flow run shows this, and until when."""
     worker = psutil.Process(await pool.worker())
-    flow_run = await pool.reached(await start("approved/notes"), "Resuming")
+    flow_run = await pool.reached(await start("approved/notes"), "Running", "Resuming")
+    # Nobody takes it up meanwhile, however long the first process takes to end.
+    await pool.pause()
+    flow_run = await pool.reached(flow_run, "Resuming")
     assert flow_run.state is not None
     row = run_of(workshop)
     assert (row["status"], row["suspended_for"], held(workshop)) == ("suspended", REASON, (0, 0, 0))
@@ -278,7 +306,8 @@ async def left(pool: Pool, workshop: Workshop) -> FlowRun:
     async def processes() -> list[psutil.Process]:
         return worker.children(recursive=True)
 
-    assert await eventually(processes, lambda found: not found) == []
+    assert await eventually(processes, lambda found: not found, within_s=120) == []
+    await pool.pause(is_paused=False)
     return flow_run
 
 
@@ -306,7 +335,7 @@ async def test_run_that_is_left_is_taken_up_by_a_worker_when_it_is_due(
             return [state.name for state in states].count("Resuming")
 
     # It is not approved by then, so it is suspended again.
-    assert await eventually(leaves, lambda found: found > 1, within_s=60) > 1
+    assert await eventually(leaves, lambda found: found > 1, within_s=180) > 1
     approve()
     await ended_as_one(deployed, workshop, flow_run)
 
@@ -347,6 +376,21 @@ async def test_helper_has_its_number_in_its_name_and_its_lease_has_the_id_of_its
     assert [artifact.type for artifact in artifacts] == ["progress"]
     assert str(artifacts[0].description).startswith("helper 2 of 3; ")
     assert workshop.value("SELECT count(*) FROM runs") == 1
+
+
+async def test_helper_that_somebody_has_deleted_is_missing_and_no_traceback(workshop: Workshop) -> None:
+    async with get_client() as client:
+        flow_run = await client.create_flow_run(content, parameters={"template": "note"})
+        runs = PrefectHelperRuns(client, flow_run, deployment=uuid4(), parameters={}, options_name="options")
+        assert list(await runs.states([str(flow_run.id)])) == [str(flow_run.id)]
+        await client.delete_flow_run(flow_run.id)
+        assert await runs.states([str(flow_run.id)]) == {}
+        for end in (runs.report_crashed(str(flow_run.id)), runs.cancel(str(flow_run.id), "It ends.")):
+            with pytest.raises(HelpersUnavailableError):
+                await end
+        # The run's own deployment, too, may be gone by now.
+        with pytest.raises(ConfigurationError, match="needs a deployment of the flow 'content'"):
+            await _deployment_of(client, flow_run.model_copy(update={"deployment_id": uuid4()}))
 
 
 async def test_helper_of_a_run_that_has_ended_is_completed_and_says_why(workshop: Workshop) -> None:

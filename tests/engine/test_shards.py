@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from prefect import flow
 from prefect.exceptions import Abort
-from sqlalchemy import Engine, event
+from sqlalchemy import Engine, event, text
 
 from db.clock import new_id
 from db.ledger.leases import end_lapsed
@@ -127,6 +127,20 @@ async def test_run_does_what_no_helper_has_done(workshop: Workshop) -> None:
     summary = await run_with(workshop, help_nobody)
     assert (summary.succeeded, workshop.requests) == (6, 6)
     assert set(makers(workshop, summary.run_id).values()) == {None}
+
+
+async def test_run_expects_no_price_of_a_cheaper_model_that_answered_its_helper(workshop: Workshop) -> None:
+    workshop.numbered(30)
+
+    async def help_until_it_may_spend_no_more(run: SpreadRun) -> None:
+        await workshop.run(helper=helper(run), concurrency=1, max_cost=0.01)
+        with workshop.ledger.begin() as connection:
+            connection.execute(text("UPDATE attempts SET model = 'claude-haiku-4-5', cost_usd = cost_usd / 3"))
+
+    await run_with(workshop, help_until_it_may_spend_no_more, concurrency=1, max_cost=1)
+    mean = workshop.value("SELECT avg(cost_usd) FROM attempts WHERE model = 'claude-haiku-4-5'")
+    first = workshop.value("SELECT likely_cost_usd FROM attempts WHERE model = 'claude-sonnet-4-6' ORDER BY id LIMIT 1")
+    assert float(first) == pytest.approx(1.25 * 3 * float(mean))
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 from typing import Any
+from unittest.mock import AsyncMock
 
 import pytest
 from prefect.exceptions import Abort
@@ -246,6 +247,21 @@ async def test_helper_whose_lease_is_missing_counts_as_crashed_although_it_is_sh
     runs.look = work
     require_all_done(workshop, await split(workshop, runs))
     assert (runs.flow_runs, runs.ended) == (["1/1", "2/1", "1/2"], {"1/1": "crashed"})
+
+
+async def test_helper_that_is_deleted_while_it_is_reported_as_crashed_is_gone_and_the_run_does_its_records(
+    workshop: Workshop, machine: SetMachine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    runs = ToldRuns({1: [[SCHEDULED, SUBMITTED]], 2: [[COMPLETED]]})
+
+    async def deleted_meanwhile(_flow_run: str) -> None:
+        monkeypatch.setattr(runs, "states", AsyncMock(return_value={}))
+        raise HelpersUnavailableError
+
+    monkeypatch.setattr(runs, "report_crashed", deleted_meanwhile)
+    runs.look = passing(machine, 0, SUBMITTED_WITHIN_S + 1)
+    require_all_done(workshop, await split(workshop, runs))
+    assert lines(workshop, "Helper 1") == ["Helper 1 was deleted in Prefect. This run does its other records itself."]
 
 
 async def test_server_that_is_unavailable_for_a_while_loses_no_helper(workshop: Workshop, machine: SetMachine) -> None:

@@ -284,6 +284,18 @@ async def test_misses_are_asked_and_hits_are_not(bench: Bench) -> None:
     assert (bench.progress.counts["cached"], bench.progress.counts["succeeded"], bench.ledger.held) == (1, 2, {})
 
 
+async def test_attempt_that_is_cancelled_while_it_is_committed_ends_as_not_sent(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(bench.ledger, "committed", asyncio.Event().wait)
+    run = asyncio.create_task(bench.run({"a": "tea"}))
+    await until(lambda: bench.ledger.attempts)
+    run.cancel()
+    await asyncio.wait([run])
+    (opened,), (settled,) = bench.ledger.attempts, bench.ledger.settled
+    assert (settled.attempt_id, settled.error_type, bench.endpoint.asked) == (opened.id, "not_sent", [])
+
+
 async def test_record_that_can_not_be_rendered_fails_alone(bench: Bench) -> None:
     await bench.run({"a": None, "b": "tea"})
     assert bench.ledger.outcomes == {"a": ("failed", "live"), "b": ("succeeded", "live")}

@@ -6,6 +6,7 @@ import asyncio
 import json
 import logging
 import sqlite3
+import threading
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
 from datetime import date
@@ -310,6 +311,25 @@ async def test_output_that_only_json_can_hold_is_seen_by_a_condition(opened: Ope
     async with opened() as writer:
         dated = Generations(book.ledger, book.run_id, "product_copy", Dated, read=writer.read)
         assert [seen.output.day async for seen in dated.where(lambda seen: seen.output.day)] == [date(2026, 3, 1)]
+
+
+async def test_writer_that_is_cancelled_while_it_closes_commits_its_last_rows(opened: Open, book: Book) -> None:
+    may_commit = threading.Event()
+
+    def commit(batch: WriteBatch, refused: list[RefusedRow]) -> None:
+        may_commit.wait(20)
+        write(book.ledger, batch, refused=refused)
+
+    async def write_and_close() -> None:
+        async with opened() as writer:
+            writer.commit = commit
+            book.generation(writer._batch, "a")
+            asyncio.get_running_loop().call_later(0.05, closing.cancel)
+            asyncio.get_running_loop().call_later(0.1, may_commit.set)
+
+    closing = asyncio.create_task(write_and_close())
+    await asyncio.wait([closing])
+    assert statuses(book.ledger) == {"a": "succeeded"}
 
 
 async def test_writer_that_is_cancelled_lets_go_who_waits_for_it(tmp_path: Path) -> None:

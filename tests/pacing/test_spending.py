@@ -27,7 +27,7 @@ from presswork.errors import (
 from presswork.pacing.breaker import AT_START
 from presswork.pacing.limiter import Limiter
 from presswork.pacing.pace import Pace
-from presswork.pacing.spending import Estimate, Spending, share_of_cap
+from presswork.pacing.spending import Answers, Estimate, Spending, mean_of, share_of_cap
 from presswork.prices import Usage
 from presswork.prompts.render import Prompt, make_brief, render_prompt
 from presswork.prompts.templates import load_template
@@ -236,6 +236,20 @@ def test_likely_cost_is_a_quarter_over_the_mean_and_at_first_all_of_max_tokens(
     found = estimate.likely_cost(prompt, 1000)
     assert found is not None
     assert likely <= found <= likely + usd("0.0025")
+
+
+def test_mean_of_other_models_answers_is_at_the_higher_price_of_theirs_and_the_requested_one() -> None:
+    usage = Usage(input_tokens=1000, output_tokens=1000)
+    dear, cheap, asked = (
+        Answers(model, 1, usage, usd(cost))
+        for model, cost in (("claude-opus-4-6", "0.03"), ("claude-haiku-4-5", "0.006"), ("claude-sonnet-4-6", "0.018"))
+    )
+    twice = Answers("claude-haiku-4-5", 2, Usage(input_tokens=2000, output_tokens=2000), usd("0.012"))
+    assert mean_of([twice], "claude-sonnet-4-6") == Estimate(
+        input_tokens=1000, output_tokens=1000, cost_usd=usd("0.018")
+    )
+    assert mean_of([asked, cheap, dear], "claude-sonnet-4-6").cost_usd == usd("0.022")
+    assert mean_of([Answers("gpt-9", 1, usage, None)], "gpt-8").cost_usd is None
 
 
 def test_repair_is_likely_to_cost_what_it_sends_more(prompt: Prompt) -> None:

@@ -5,7 +5,7 @@ cancel the helpers while their run is active. spread.py decides what happens to 
 """
 
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
@@ -147,7 +147,9 @@ async def _deployment_for_helpers(client: PrefectClient, flow_run: FlowRun) -> U
 
 async def _deployment_of(client: PrefectClient, flow_run: FlowRun) -> DeploymentResponse:
     if flow_run.deployment_id is not None:
-        return await client.read_deployment(flow_run.deployment_id)
+        # Somebody may have deleted it since the run began. Another one of the flow does as well.
+        with suppress(ObjectNotFound):
+            return await client.read_deployment(flow_run.deployment_id)
     flow = await client.read_flow(flow_run.flow_id)
     found = await read_all(client.read_deployments, flow_filter=FlowFilter(id=FlowFilterId(any_=[flow.id])))
     usable = [one for one in found if SHARD_TAG not in one.tags and one.work_pool_name]

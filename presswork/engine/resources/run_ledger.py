@@ -20,9 +20,8 @@ from db.ledger import leases, lifecycle, ranges, spill, writing
 from db.ledger.refused_rows import RefusedRow, in_words
 from db.ledger.rows import RunRow, TemplateRow
 from db.readers.chains import Spent, spent_by_chain, spent_by_leases, spent_by_run
-from db.readers.figures import TotalUsage, usage
 from db.readers.look_up import PromptHistory, look_up
-from db.readers.past_answers import mean_tokens
+from db.readers.past_answers import ModelAnswers, answers_by_model, mean_tokens
 from db.readers.runs import read_run
 from db.readers.stored_generations import count_padded_keys
 from db.readers.what_stands import OwnOutcome, Standing, read_own_outcomes, read_standing
@@ -155,9 +154,9 @@ class RunLedger:
         linked = await self.writer.read(spent_by_chain, self.engine, self.run_id)
         return linked + await self.writer.read(spent_by_run, self.engine, self.run_id, except_lease=self.lease_id)
 
-    async def used(self, step: str) -> TotalUsage:
-        """Return what a step has used so far."""
-        return await self.writer.read(usage, self.engine, self.run_id, step=step)
+    async def answers(self, step: str) -> list[ModelAnswers]:
+        """Return what the run's answers for a step have used so far, by the model that gave them."""
+        return await self.writer.read(answers_by_model, self.engine, self.run_id, step)
 
     async def index_words(self) -> None:
         """Index the words of closed runs, if the ledger has an index of words; a failure is only noted."""

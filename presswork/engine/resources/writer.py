@@ -91,8 +91,10 @@ class Writer:
         self._closing = True
         self._arrived.set()
         self._full.set()
-        if self._loop_task is not None:
-            await self._loop_task
+        while self._loop_task is not None and not self._loop_task.done():
+            # Waiting for the task itself would cancel it too, and lose its rows. The run ends here anyway.
+            with contextlib.suppress(asyncio.CancelledError):
+                await asyncio.wait([self._loop_task])
         self._thread.shutdown(wait=False)
 
     def has_prompt(self, prompt_hash: str) -> bool:
