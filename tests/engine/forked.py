@@ -25,7 +25,9 @@ from tests.engine.plain_host import run_plainly
 LEFT = 75
 """The exit status of a process whose run is suspended."""
 _FORKS = multiprocessing.get_context("forkserver")
-_FORKS.set_forkserver_preload(["tests.engine.workshop", "presswork.claude.client", "psycopg"])
+# What a run loads late is loaded early.
+_LATE = ("presswork.claude.client", "httpcore2", "genai_prices.data", "psycopg")
+_FORKS.set_forkserver_preload(["tests.engine.workshop", *_LATE, "sqlglot.dialects.postgres", "sqlglot.dialects.sqlite"])
 
 
 class Forked:
