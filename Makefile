@@ -17,7 +17,8 @@ NEVER_IMPORTED := /site-packages/(.+/)?(tests?|testing|pip|setuptools|apprise|da
 # Divides constraints.txt: the packages above this line are enough for a run, and less than half of the megabytes.
 FOR_DEVELOPMENT := \# What follows is for development alone.
 # Tests wait for servers more than they compute. The tests of a file share a process, and the servers that it starts.
-AT_ONCE := -n 3 --dist loadfile
+# tests/conftest.py orders the files: the longest first.
+AT_ONCE := -n 3 --dist loadfile --no-loadscope-reorder
 
 # Presswork sends no telemetry.
 export DO_NOT_TRACK := 1

@@ -6,6 +6,7 @@ processes of their own, once a session; nothing here reaches further than loopba
 
 from __future__ import annotations
 
+import gc
 import os
 import shutil
 import sqlite3
@@ -14,7 +15,8 @@ import sys
 import tempfile
 import time
 import uuid
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Generator, Iterator
 from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 from types import ModuleType
@@ -42,21 +44,45 @@ PREFECT_DATABASE = "prefect.db"
 # Before Prefect is loaded: a flow that is called where no server is set up must not start one, unseen and for seconds.
 os.environ["PREFECT_SERVER_ALLOW_EPHEMERAL_MODE"] = "false"
 
-MEMORY_FOR_POSTGRES = 2 * 1024**3
-"""The free memory that the databases of one PostgreSQL server may need; each process of the tests has its own."""
+MEMORY_FOR_FILES = 2 * 1024**3
+"""The free memory that the files of all tests may need, and the databases of each process's PostgreSQL."""
 SYSTEM_PATH = os.pathsep.join([os.environ.get("PATH", os.defpath), "/usr/sbin", "/sbin"])
+
+WEIGHTS = {"slow": 200, "browser": 20, "prefect": 20, "mariadb": 10, "postgres": 4}
+"""About how much longer a test with this mark takes than one without."""
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Keep bytecode for the processes that tests start: where none may be written, each would compile all it loads.
+    """Keep bytecode, and the files of tests in memory, for this process and all that it starts."""
+    # Where no bytecode may be written, each process would compile all that it loads, which is half of what a command
+    # costs that loads Prefect. `make install` has compiled the packages in their place.
+    os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+    sys.dont_write_bytecode = False
+    # A commit on a disk waits for it, some milliseconds, and the tests make tens of thousands.
+    folder = _memory_folder()
+    if folder is not None and "TMPDIR" not in os.environ:
+        os.environ["TMPDIR"] = tempfile.tempdir = str(folder)
 
-    That is half of what a command costs that loads Prefect. It is kept with pytest's own cache.
-    """
-    if sys.dont_write_bytecode and config.cache is not None:
-        folder = str(config.cache.mkdir("bytecode"))
-        os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
-        os.environ["PYTHONPYCACHEPREFIX"] = folder
-        sys.dont_write_bytecode, sys.pycache_prefix = False, folder
+
+@pytest.hookimpl(wrapper=True)
+def pytest_collection() -> Generator[None, object, object]:
+    """Let the garbage collector not look through all modules and tests again and again: they stay until the end."""
+    gc.disable()
+    try:
+        return (yield)
+    finally:
+        gc.freeze()
+        gc.enable()
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Let several processes begin with the files that take longest, so that none works alone at the end."""
+    if "PYTEST_XDIST_WORKER" not in os.environ:
+        return
+    weights: Counter[Path] = Counter()
+    for item in items:
+        weights[item.path] += max([WEIGHTS.get(mark.name, 1) for mark in item.iter_markers()], default=1)
+    items.sort(key=lambda item: -weights[item.path])
 
 
 @pytest.fixture
@@ -111,9 +137,9 @@ def postgres_server() -> Iterator[str]:
 
 
 def _memory_folder() -> Path | None:
-    """Return a folder in memory, where a database is made in half the time; None if there is none with room."""
-    folder = Path("/dev/shm")  # noqa: S108 - the files get a folder of their own in it
-    has_room = os.access(folder, os.W_OK) and shutil.disk_usage(folder).free > MEMORY_FOR_POSTGRES
+    """Return a folder in memory; None if there is none with room."""
+    folder = Path("/dev/shm")  # noqa: S108 - all files get folders of their own in it
+    has_room = os.access(folder, os.W_OK) and shutil.disk_usage(folder).free > MEMORY_FOR_FILES
     return folder if has_room else None
 
 
@@ -240,7 +266,7 @@ def postgres_template(postgres_server: str) -> str:
 def ledger_url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
     """The URL of a new ledger, migrated."""
     if request.param == "sqlite":
-        yield f"sqlite:///{shutil.copy(request.getfixturevalue('sqlite_template'), tmp_path / 'ledger.sqlite')}"
+        yield request.getfixturevalue("new_sqlite_ledger_url")
         return
     server: str = request.getfixturevalue("postgres_server")
     url = new_postgres_database(server, f"TEMPLATE {request.getfixturevalue('postgres_template')}")
@@ -260,6 +286,12 @@ def ledger(ledger_url: str) -> Iterator[Engine]:
 def sqlite_ledger_url(tmp_path: Path) -> str:
     """The URL of a SQLite ledger, for tests that do not depend on the database; it is made on first use."""
     return f"sqlite:///{tmp_path / 'ledger.sqlite'}"
+
+
+@pytest.fixture
+def new_sqlite_ledger_url(sqlite_template: Path, tmp_path: Path) -> str:
+    """The URL of a new SQLite ledger, migrated, for tests that do not depend on the database."""
+    return f"sqlite:///{shutil.copy(sqlite_template, tmp_path / 'ledger.sqlite')}"
 
 
 @pytest.fixture
@@ -336,13 +368,15 @@ def prefect_home(tmp_path_factory: pytest.TempPathFactory, request: pytest.Fixtu
     return home
 
 
-@pytest.fixture(scope="session")
-def one_certificate(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """A file with one root certificate: four clients a run read them all, for nothing that goes over loopback."""
+@pytest.fixture(scope="session", autouse=True)
+def one_certificate(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """A file with one root certificate: each client reads all that there are, for nothing that goes over loopback."""
     end = "-----END CERTIFICATE-----\n"
     file = tmp_path_factory.mktemp("certificates") / "one.pem"
     file.write_text(Path(certifi.where()).read_text().partition(end)[0] + end)
-    return str(file)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("SSL_CERT_FILE", str(file))
+        yield str(file)
 
 
 @pytest.fixture

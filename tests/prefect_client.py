@@ -19,7 +19,6 @@ def prefect_at(url: str, certificate: str) -> Iterator[None]:
         temporary_settings({PREFECT_API_SSL_CERT_FILE: certificate, PREFECT_API_URL: url}),
     ):
         patch.setenv("PREFECT_API_URL", url)
-        patch.setenv("SSL_CERT_FILE", certificate)
         yield
 
 

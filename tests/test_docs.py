@@ -143,7 +143,7 @@ def clone(tmp_path: Path) -> Path:
     """A copy of the project in which everything is installed, and a shop's database for its reader."""
     project = tmp_path / "presswork"
     for name in ("db", "flows", "presswork", "sandbox", "templates"):
-        shutil.copytree(ROOT / name, project / name, ignore=shutil.ignore_patterns("__pycache__"))
+        shutil.copytree(ROOT / name, project / name)
     for name in ("Makefile", "constraints.txt", "prefect.yaml", "pyproject.toml"):
         shutil.copy(ROOT / name, project / name)
     environment = project / ".venv"

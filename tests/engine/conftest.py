@@ -67,14 +67,14 @@ def open_workshop(
 def workshop(
     quick: None,
     sandbox: Sandbox,
-    sqlite_ledger_url: str,
+    new_sqlite_ledger_url: str,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     request: pytest.FixtureRequest,
 ) -> Iterator[Workshop]:
     """A workshop on SQLite, for tests that do not depend on the database."""
     source = f"sqlite:///{tmp_path / 'source.sqlite'}"
-    made = open_workshop(sandbox, sqlite_ledger_url, source, tmp_path, monkeypatch, request)
+    made = open_workshop(sandbox, new_sqlite_ledger_url, source, tmp_path, monkeypatch, request)
     yield made
     made.dispose()
 

@@ -1,6 +1,6 @@
-"""Run a flow of a test's module in its own process, as a worker runs a flow run, but without Prefect.
+"""Run a flow of a test's module, or a piece of code, in its own process, as a worker runs a flow run.
 
-The process is forked from one that has loaded the engine, because loading takes two seconds.
+The process is forked from one that has loaded the engine and the SDK, because loading takes three seconds.
 """
 
 from __future__ import annotations
@@ -10,28 +10,51 @@ import importlib
 import multiprocessing
 import os
 import sys
+import tempfile
 from collections.abc import Callable, Mapping
 from multiprocessing.context import ForkServerProcess
+from pathlib import Path
 from typing import Any
 
 from prefect import Flow
 from prefect.exceptions import Pause
 
+from presswork.settings import ROOT
 from tests.engine.plain_host import run_plainly
 
 LEFT = 75
 """The exit status of a process whose run is suspended."""
 _FORKS = multiprocessing.get_context("forkserver")
-_FORKS.set_forkserver_preload(["tests.engine.workshop"])
+# What a run loads late is loaded early.
+_LATE = ("presswork.claude.client", "httpcore2", "genai_prices.data", "psycopg")
+_FORKS.set_forkserver_preload(["tests.engine.workshop", *_LATE, "sqlglot.dialects.postgres", "sqlglot.dialects.sqlite"])
 
 
 class Forked:
-    """A process that runs a flow; `pid` is its number."""
+    """A process that runs a flow or code; `pid` is its number. It has what the tests use of asyncio's `Process`."""
 
-    def __init__(self, process: ForkServerProcess) -> None:
-        self._process = process
+    def __init__(self, process: ForkServerProcess, said: Path | None = None) -> None:
+        self._process, self._said = process, said
         assert process.pid is not None
         self.pid: int = process.pid
+
+    @property
+    def returncode(self) -> int | None:
+        return self._process.exitcode
+
+    async def wait(self) -> int | None:
+        """Wait until it has ended, and return its exit status; if a signal ended it, the negative signal number."""
+        await asyncio.to_thread(self._process.join)
+        return self.returncode
+
+    async def communicate(self) -> tuple[bytes, bytes]:
+        """Wait until it has ended, and return what it wrote: nothing, and its standard error."""
+        await self.wait()
+        return b"", self._said.read_bytes() if self._said is not None else b""
+
+    def send_signal(self, number: int) -> None:
+        if self.returncode is None:
+            os.kill(self.pid, number)
 
     async def ended(self) -> int | None:
         """Wait until it has ended, and return its exit status; if a signal ended it, the negative signal number."""
@@ -56,9 +79,30 @@ async def fork(
     return Forked(process)
 
 
-def _run(module: str, name: str, first: Callable[[], None] | None, environment: dict[str, str]) -> None:
+async def fork_code(code: str, folder: Path) -> Forked:
+    """Run code in a new process, as `python -c` does; what it says is kept in a file in `folder`."""
+    file, said = tempfile.mkstemp(prefix="said-", dir=folder)
+    os.close(file)
+    process = _FORKS.Process(target=_run_code, args=(code, said, dict(os.environ)))
+    await asyncio.to_thread(process.start)
+    return Forked(process, Path(said))
+
+
+def _run_code(code: str, said: str, environment: dict[str, str]) -> None:
+    with Path(said).open("wb") as file:
+        os.dup2(file.fileno(), 2)
+    os.chdir(ROOT)
+    _take_over(environment)
+    exec(code, {"__name__": "__main__"})  # noqa: S102 - a test wrote it
+
+
+def _take_over(environment: dict[str, str]) -> None:
     os.environ.clear()
     os.environ.update(environment)
+
+
+def _run(module: str, name: str, first: Callable[[], None] | None, environment: dict[str, str]) -> None:
+    _take_over(environment)
     if first is not None:
         first()
     try:

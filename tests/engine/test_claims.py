@@ -6,12 +6,12 @@ import asyncio
 
 import pytest
 
-from tests.engine.workshop import Workshop, ended
+from tests.engine.workshop import Process, Workshop, ended
 
 LEASE_S = 3
 SHORT_LEASES = f"""
 from db.ledger import leases
-# Set before the engine reads it: the lease of a crashed owner must expire during the test.
+# The lease of a crashed owner must expire during the test.
 leases.LEASE_S, leases.HEARTBEAT_S = {LEASE_S}, 0.5
 """
 
@@ -23,7 +23,7 @@ def short_leases(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("presswork.engine.claiming.ASK_AGAIN_S", (0.05, 0.3))
 
 
-async def start(workshop: Workshop) -> asyncio.subprocess.Process:
+async def start(workshop: Workshop) -> Process:
     """Start the same job in its own process."""
     return await workshop.process(first=SHORT_LEASES, concurrency=5, chunk_size=10)
 

@@ -16,7 +16,7 @@ import pytest
 from db.clock import new_id
 from db.ledger import leases
 from tests.db.rows import take_up
-from tests.engine.workshop import Workshop, ended
+from tests.engine.workshop import Process, Workshop, ended
 
 LEASE_S = 4
 CONCURRENCY, CHUNK = 5, 10
@@ -28,7 +28,7 @@ if {hidden}:
     # As in its own container: other processes can't see whether it lives.
     Machine.pid_namespace = "1"
 """
-Start = Callable[..., Awaitable[asyncio.subprocess.Process]]
+Start = Callable[..., Awaitable[Process]]
 
 
 @pytest.fixture
@@ -40,11 +40,11 @@ def short_leases(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 async def start() -> AsyncIterator[Start]:
     """Run the note's template in separate processes, which end with the test."""
-    processes: list[asyncio.subprocess.Process] = []
+    processes: list[Process] = []
 
     async def start(
         workshop: Workshop, *, hidden: bool, lease: float = LEASE_S, clock: str | None = None, **options: Any
-    ) -> asyncio.subprocess.Process:
+    ) -> Process:
         process = await workshop.process(
             first=BEFORE.format(lease=lease, hidden=hidden),
             environment=faked(clock) if clock else None,
@@ -71,7 +71,7 @@ def faked(clock: str) -> dict[str, str]:
 
 
 @asynccontextmanager
-async def frozen(process: asyncio.subprocess.Process, workshop: Workshop) -> AsyncIterator[None]:
+async def frozen(process: Process, workshop: Workshop) -> AsyncIterator[None]:
     """Freeze a process as a sleeping machine does, then wake it."""
     process.send_signal(signal.SIGSTOP)
     while is_locked(workshop):

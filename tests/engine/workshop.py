@@ -30,6 +30,7 @@ from presswork import RunOptions, Summary
 from presswork.prices import Usage, cost_of
 from presswork.settings import ROOT
 from sandbox import Sandbox
+from tests.engine.forked import Forked, fork_code
 from tests.engine.plain_host import PlainHost, run_plainly
 from tests.waiting import until
 
@@ -53,6 +54,7 @@ run = content({template!r}, options=options) if {under_prefect} else None
 asyncio.run(run or run_plainly(content, [], {template!r}, options=options))
 """
 BILLED = ("served", "dropped")
+Process = asyncio.subprocess.Process | Forked
 USER = "A line about {{ record.name }}."
 
 
@@ -125,10 +127,15 @@ class Workshop:
 
     async def process(
         self, template: str = "note", *, first: str = "", environment: Mapping[str, str] | None = None, **options: Any
-    ) -> asyncio.subprocess.Process:
-        """Run a template in its own process, which runs the code `first` before it loads the engine."""
+    ) -> Process:
+        """Run a template in its own process, which runs the code `first` before.
+
+        It is forked, unless it needs Prefect or an environment of its own from its start on.
+        """
         code = RUN.format(first=first, template=template, options=options, under_prefect=self.under_prefect)
-        return await _python(code, environment or {})
+        if self.under_prefect or environment:
+            return await _python(code, environment or {})
+        return await fork_code(code, self.templates.parent)
 
     def rows(self, sql: str, **values: Any) -> list[dict[str, Any]]:
         with self.ledger.connect() as connection:
@@ -218,7 +225,7 @@ async def _python(code: str, environment: Mapping[str, str]) -> asyncio.subproce
     )
 
 
-async def ended(process: asyncio.subprocess.Process) -> None:
+async def ended(process: Process) -> None:
     """Wait for the end of a process, which must succeed."""
     _printed, said = await asyncio.wait_for(process.communicate(), 120)
     assert process.returncode == 0, said.decode()[-3000:]
