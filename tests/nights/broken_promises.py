@@ -1,6 +1,6 @@
 """Promises broken on purpose, each by one line of the product that is replaced, to show that nights find it."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from decimal import Decimal
 from pathlib import Path
@@ -8,9 +8,12 @@ from typing import Any
 
 import orjson
 import pytest
+from sqlalchemy import Engine, select
 
+from db.ledger.claims import take
 from db.readers.chains import Spent
-from db.tables import Generation
+from db.session import rows_of
+from db.tables import Claim, Generation
 from db.tables.content_upserts import ContentStatements, content_of, content_statements, failing_of
 from db.tables.prepared import among_those, prepared
 from presswork.answers.outcomes import Policy
@@ -26,16 +29,27 @@ MOST_SEEDS = 1_000
 
 @dataclass(frozen=True, slots=True)
 class BrokenPromise:
-    """What is broken: `target` is the dotted path of what is replaced. `is_slow`: it takes many nights to find."""
+    """What is broken: `target` is the dotted path of what is replaced. `is_slow`: it takes many nights to find.
+
+    With `interleaved`, it shows only if another process commits between two transactions of one job.
+    """
 
     name: str
     target: str
     replacement: Any
     is_slow: bool = False
+    interleaved: bool = False
 
 
 async def _at_once(*_given: Any, **_options: Any) -> None:
     """Wait for nothing."""
+
+
+def _take_what_was_free(engine: Engine, owner: str, hashes: Iterable[str]) -> set[str]:
+    """Claim prompts, and also return those that had no other owner in the transaction before."""
+    wanted = tuple(hashes)
+    of_others = {row.prompt_hash for row in rows_of(engine, select(Claim.prompt_hash).where(Claim.owner != owner))}
+    return take(engine, owner, wanted) | set(wanted) - of_others
 
 
 def _nothing(*_given: Any, **_options: Any) -> None:
@@ -73,10 +87,19 @@ def _any_number(settings: Settings) -> Policy:
 
 BROKEN_PROMISES = (
     BrokenPromise("every claim is granted", "db.ledger.claims.take", lambda _engine, _owner, hashes: set(hashes)),
+    BrokenPromise(
+        "claims are granted by an earlier look",
+        "db.ledger.claims.take",
+        _take_what_was_free,
+        is_slow=True,
+        interleaved=True,
+    ),
     BrokenPromise("the look-up finds nothing", "presswork.engine.resources.run_ledger.look_up", lambda *_a, **_o: {}),
     BrokenPromise("nobody waits for a commit", "presswork.engine.resources.writer.Writer.committed", _at_once),
     BrokenPromise("a commit does not check its lease", "db.ledger.leases.check", _nothing),
-    BrokenPromise("no request waits for the lease", "presswork.engine.resources.lease.HeldLease.ready", _at_once),
+    BrokenPromise(
+        "no request waits for the lease", "presswork.engine.resources.lease.HeldLease.ready", _at_once, is_slow=True
+    ),
     BrokenPromise("every answer is valid", "presswork.answers.outcomes.validate_answer", _any_content),
     BrokenPromise("no request is too expensive", "presswork.pacing.spending.Spending.reserve", _without_cap),
     BrokenPromise("unwritten rows are dropped", "presswork.engine.resources.writer.keep_batch", _file_without_rows),

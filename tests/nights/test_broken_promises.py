@@ -12,8 +12,11 @@ import pytest
 from tests.nights.broken_promises import BROKEN_PROMISES, MOST_SEEDS, BrokenPromise, find
 from tests.nights.plan import draw
 from tests.nights.playing import Outcome, play
+from tests.nights.simulated import database
 from tests.nights.simulated.workplace import Workplace
 
+INTERLEAVED_WITHIN = 50
+"""Interleaved transactions find what only they can find within this many seeds."""
 Breaks = Callable[[int], tuple[str, ...]]
 
 
@@ -36,6 +39,14 @@ def test_broken_promise_is_found(broken: BrokenPromise, place: Workplace, breaks
     assert found is not None, f"not found within {MOST_SEEDS} seeds"
     nights, violation = found
     print(f"{broken.name}: found by {nights} nights, {violation}")
+
+
+@pytest.mark.parametrize("broken", [named(each) for each in BROKEN_PROMISES if each.interleaved])
+def test_promise_that_only_interleaving_can_break_is_not_found_without_it(
+    broken: BrokenPromise, place: Workplace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(database, "HELD_UP", 0.0)
+    assert find(broken, lambda seed: play(draw(seed), place), lambda _seed: (), INTERLEAVED_WITHIN) is None
 
 
 @pytest.mark.parametrize("target", [each.target for each in BROKEN_PROMISES])

@@ -4,8 +4,10 @@ Each connection knows which simulated process uses it, because only one runs at 
 note when each row became visible, and that refuse the rows of some records.
 """
 
+import re
 import shutil
 import sqlite3
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -17,11 +19,16 @@ from sqlalchemy import Engine, event, make_url
 from db.ledger.connecting import open_ledger
 from db.session import make_engine
 from tests.nights.simulated.machines import EPOCH
-from tests.nights.simulated.processes import KilledError
+from tests.nights.simulated.processes import Job, KilledError
 from tests.nights.simulated.world import World
 
 TROUBLES = frozenset({"unavailable", "locked", "full", "slow"})
 """What an outage can be."""
+HELD_UP = 0.25
+"""The share of transactions in threads before which the thread is held up, so that others commit in between."""
+SHORTEST_S, LONGEST_S = 0.0001, 3.0
+MOST_HELD_UP = 8
+"""Each has a connection, and a pool has 15."""
 _ERRORS: dict[str, tuple[str, int]] = {
     "unavailable": ("unable to open database file", sqlite3.SQLITE_CANTOPEN),
     "locked": ("database is locked", sqlite3.SQLITE_BUSY),
@@ -29,6 +36,7 @@ _ERRORS: dict[str, tuple[str, int]] = {
     "slow": ("database is locked", sqlite3.SQLITE_BUSY),
     "lost": ("disk I/O error", sqlite3.SQLITE_IOERR),
 }
+_OURS = re.compile(r"presswork\.|db\.(?!session$)")
 _WRITES = ("INSERT", "UPDATE", "DELETE", "BEGIN IMMEDIATE", "COMMIT")
 NOTES = """
 CREATE TABLE night_times (kind TEXT, id TEXT, at REAL);
@@ -80,6 +88,8 @@ class Ledger:
         self.kill_at_statement: dict[str, int] = {}
         self.kill_at_commit: dict[str, int] = {}
         self.lost_commits: dict[str, set[int]] = {}
+        self._held_up = 0
+        self._connections: dict[NightConnection, None] = {}
         event.listen(self.engine, "do_connect", self._connect)
         self._make()
 
@@ -96,7 +106,7 @@ class Ledger:
         for suffix in ("", "-wal", "-shm"):
             Path(f"{self.file}{suffix}").unlink(missing_ok=True)
         shutil.copyfile(self._pristine, self.file)
-        self.world, self.outages = world, outages
+        self.world, self.outages, self._held_up = world, outages, 0
         for counted in (self.statements, self.commits, self.kill_at_statement, self.kill_at_commit, self.lost_commits):
             counted.clear()
         with sqlite3.connect(self.file) as connection:
@@ -129,6 +139,7 @@ class Ledger:
     def _connect(self, _dialect: object, _record: object, arguments: list[Any], options: dict[str, Any]) -> Any:
         connection = sqlite3.connect(*arguments, **options, factory=NightConnection)
         connection.ledger = self
+        self._connections[connection] = None
         connection.create_function("night_now", 0, self._now)
         connection.create_function("database_time", 1, self._time)
         return connection
@@ -154,10 +165,15 @@ class Ledger:
         )
 
     def before_statement(self, sql: str) -> None:
-        """Fail a statement if the ledger is in trouble, or kill the process that executes it."""
+        """Fail a statement if the ledger is in trouble, or kill the process that executes it.
+
+        A transaction may begin later: its thread is held up.
+        """
         process = self._user()
         if process is None:
             return
+        if sql.startswith("BEGIN"):
+            self._hold_up()
         count = self.statements[process] = self.statements.get(process, 0) + 1
         if self.kill_at_statement.get(process) == count:
             raise KilledError
@@ -170,6 +186,33 @@ class Ledger:
             self.world.now += 1.0
         elif trouble.trouble != "full" or is_write:
             raise error_of(trouble.trouble)
+
+    def _hold_up(self) -> None:
+        """Let others do something before a transaction of a thread begins, if the seed says so.
+
+        Not while a transaction is open: others that write would wait for its end, in real time.
+        """
+        world, job = self.world, Job.now()
+        if world is None or job is None or self._held_up >= MOST_HELD_UP:
+            return
+        if any(each.in_transaction for each in self._connections) or world.holds.random() >= HELD_UP:
+            return
+        began, commits = world.now, sum(self.commits.values())
+        self._held_up += 1
+        try:
+            job.hold_up(SHORTEST_S * (LONGEST_S / SHORTEST_S) ** world.holds.random())
+        finally:
+            self._held_up -= 1
+        others = sum(self.commits.values()) - commits
+        if others and world.current is not None:
+            held_s = world.now - began
+            world.tell(
+                f"{world.current.name} goes on with {_asking()} {held_s:.3f} s later (commits meanwhile: {others})"
+            )
+
+    def forget(self, connection: "NightConnection") -> None:
+        """Forget a connection that is closed."""
+        self._connections.pop(connection, None)
 
     def committing(self) -> bool:
         """Count a commit; returns whether its answer is lost. Raises KilledError if the process dies before it."""
@@ -194,6 +237,14 @@ class Ledger:
         if not world.current.alive:
             raise KilledError
         return world.current.name
+
+
+def _asking() -> str:
+    """Return which function of the product begins a transaction."""
+    frame = sys._getframe()
+    while frame.f_back is not None and not _OURS.match(frame.f_globals["__name__"]):
+        frame = frame.f_back
+    return f"{frame.f_globals['__name__'].rpartition('.')[2]}.{frame.f_code.co_name}"
 
 
 def error_of(trouble: str) -> sqlite3.OperationalError:
@@ -224,6 +275,10 @@ class NightConnection(sqlite3.Connection):
     # The stubs have an overload for each factory; SQLAlchemy names none.
     def cursor(self, *_factory: Any) -> NightCursor:  # type: ignore[override]
         return super().cursor(NightCursor)
+
+    def close(self) -> None:
+        self.ledger.forget(self)
+        super().close()
 
     def commit(self) -> None:
         if not self.in_transaction:

@@ -13,10 +13,12 @@ from typing import Any
 import pytest
 from sqlalchemy import Engine, create_engine, text
 
+from db.ledger import spill
 from presswork.engine.resources import source_reads
 from presswork.settings import Settings
 from tests.nights.simulated.database import Ledger
 from tests.nights.simulated.inline import InlineReading
+from tests.nights.simulated.processes import FileLocks
 from tests.nights.simulated.world import World
 
 NOTE = """---
@@ -87,6 +89,7 @@ def open_workplace() -> Iterator[Workplace]:
     folder = Path(tempfile.mkdtemp(prefix="nights-", dir=memory if memory.is_dir() else None))
     patch = pytest.MonkeyPatch()
     patch.setattr(source_reads, "Reading", InlineReading)
+    patch.setattr(spill, "fcntl", FileLocks)
     patch.setattr(tempfile, "tempdir", str(folder / "temporary"))
     logging.getLogger("nights").setLevel(logging.CRITICAL)
     before = logging.getLogger("prefect.presswork").level

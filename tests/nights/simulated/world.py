@@ -40,6 +40,7 @@ class World:
         self.now = 0.0
         self.rng = random.Random(f"choices {seed}")
         self.ids = random.Random(f"ids {seed}")
+        self.holds = random.Random(f"holds {seed}")
         self.hosts: dict[str, Host] = {}
         self.processes: list[SimulatedProcess] = []
         self.current: SimulatedProcess | None = None
@@ -74,7 +75,7 @@ class World:
         self.tell(f"{name} starts on {on.name}")
         if on.asleep_until > self.now:
             process.stop_until(on.asleep_until)
-        self._enter(process)
+        self.enter(process)
         process.begin()
         return process
 
@@ -83,6 +84,9 @@ class World:
         if process.alive:
             process.alive, process.killed, process.ended_at = False, True, self.now
             self.tell(f"{process.name} is killed at its step {process.steps}{f' {how}' if how else ''}")
+            before, self.current = self.current, process
+            process.end_jobs()
+            self.current = before
             for told in self.on_death:
                 told(process)
 
@@ -172,7 +176,7 @@ class World:
         return True
 
     def _burst(self, process: SimulatedProcess) -> None:
-        self._enter(process)
+        self.enter(process)
         loop, left = process.loop, 1 + self.rng.randrange(BURST)
         while left and process.alive:
             left -= 1
@@ -196,7 +200,8 @@ class World:
             if (self._events and self._events[0][0] <= self.now) or not loop.is_ready():
                 return
 
-    def _enter(self, process: SimulatedProcess) -> None:
+    def enter(self, process: SimulatedProcess) -> None:
+        """Let a process be the one that runs."""
         # Public functions of asyncio ask for the running loop, and only a running loop may set it.
         asyncio._set_running_loop(process.loop)
         sys.set_asyncgen_hooks(finalizer=process.loop.close_generator)
@@ -204,11 +209,13 @@ class World:
         self.current = process
 
     def _leave(self, process: SimulatedProcess) -> None:
-        """End a process whose main task is done, as asyncio.run does: its other tasks are cancelled."""
+        """End a process whose main task is done, as Python does: its other tasks are cancelled, its threads awaited."""
         for task in tuple(process.loop.tasks):
             task.cancel()
         while process.loop.is_ready():
             process.loop.step()
+        if process.has_jobs:
+            return
         process.alive, process.ended_at = False, self.now
         self.tell(f"{process.name} ends")
 
