@@ -49,6 +49,10 @@ class Machine:
         """Return the seconds since 1970 by the machine's clock, which people can set."""
         return time.time()
 
+    def modified_s(self, path: Path) -> float:
+        """Return when a file was last changed, in seconds since 1970 by the machine's clock; raises OSError."""
+        return path.stat().st_mtime
+
     def pause(self, seconds: float) -> None:
         """Block this thread."""
         time.sleep(seconds)

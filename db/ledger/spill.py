@@ -166,7 +166,7 @@ def _append(path: Path, lines: bytes) -> Path:
     # The files contain customers' text, so only this user may read them.
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     with _locked(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND) as file:
-        size = os.fstat(file).st_size
+        size = _cut_off_half_line(file, path)
         rest = memoryview(lines)
         try:
             while rest:
@@ -178,6 +178,18 @@ def _append(path: Path, lines: bytes) -> Path:
                 path.unlink(missing_ok=True)
             raise
     return path
+
+
+def _cut_off_half_line(file: int, path: Path) -> int:
+    """Cut off what a crash left of a line, and return the file's size: the next line would become part of it."""
+    size = os.fstat(file).st_size
+    with path.open("rb") as reading:
+        reading.seek(max(0, size - 1))
+        if reading.read() not in {b"", b"\n"}:
+            reading.seek(0)
+            size = reading.read().rfind(b"\n") + 1
+            os.ftruncate(file, size)
+    return size
 
 
 def _json(value: Any) -> bytes:

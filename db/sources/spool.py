@@ -112,7 +112,7 @@ class Spool:
     """The records of a select, as they were read. `count` is their number; `trimmed` as in SpoolFile."""
 
     def __init__(self, path: Path) -> None:
-        self.read_at = path.stat().st_mtime
+        self.read_at = here().modified_s(path)
         self._database = sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro", uri=True, check_same_thread=False)
         try:
             self.count: int = self._database.execute("SELECT COALESCE(MAX(position), 0) FROM records").fetchone()[0]
@@ -242,7 +242,7 @@ def _swept(own: Path) -> bool:
     if fate == "alive":
         return False
     ours = _ours(own)
-    if wall_time_s() - max(path.stat().st_mtime for path in (own, *ours)) > KEPT_S:
+    if wall_time_s() - max(map(here().modified_s, (own, *ours))) > KEPT_S:
         _remove(own)
         return True
     unfinished = [path for path in ours if fate == "gone" and path.suffix == UNFINISHED]

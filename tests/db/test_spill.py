@@ -200,6 +200,16 @@ def test_last_line_that_a_crash_cut_off_does_not_hold_up_the_whole_ones(book: Bo
     assert spill.find_spills(folder) == []
 
 
+@pytest.mark.parametrize("whole", [0, 1])
+def test_batch_after_a_line_that_a_crash_cut_off_is_imported(book: Book, folder: Path, whole: int) -> None:
+    path = spilled(book, folder, answered(book, "a"))
+    line = path.read_bytes()
+    path.write_bytes(line * whole + line[: len(line) // 2])
+    spilled(book, folder, answered(book, "b"))
+    assert spill.recover(book.ledger, path) == whole + 1
+    assert "b" in {row["record_key"] for row in contents(book.ledger)["generations"]}
+
+
 def test_disk_that_fills_up_leaves_no_half_line(book: Book, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = spilled(book, folder, answered(book, "a"))
     whole = path.read_bytes()

@@ -190,6 +190,19 @@ async def test_writer_without_rows_ends_at_once_and_leaves_no_file_if_the_ledger
     assert spill.find_spills(tmp_path / "spill") == []
 
 
+async def test_answer_that_neither_the_ledger_nor_a_disk_takes_is_said_to_be_lost(
+    opened: Open, book: Book, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with opened(patience_s=0) as writer:
+        writer.commit = Away(float("inf"))
+        (tmp_path / "no folder").touch()
+        writer.spill_folders = [tmp_path / "no folder"]
+        book.generation(writer._batch, "a")
+        with pytest.raises(LedgerAwayError, match=r"Nor can a spill file: .*are lost\. Free disk"):
+            await writer.committed()
+    assert "are lost" in caplog.text
+
+
 @pytest.mark.parametrize("error", [ProgrammingError("", {}, ValueError("no such table")), RuntimeError(""), OSError()])
 async def test_what_nobody_foresaw_loses_no_answer(opened: Open, book: Book, tmp_path: Path, error: Exception) -> None:
     async with opened() as writer:

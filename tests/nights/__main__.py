@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Sequence
 
 from db.machine import monotonic_s
-from tests.nights.plan import draw
+from tests.nights.drawn.nights import draw
 from tests.nights.playing import Outcome, play
 from tests.nights.shrinking import in_python, shrink
 from tests.nights.simulated.workplace import Workplace, open_workplace

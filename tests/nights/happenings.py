@@ -3,6 +3,7 @@
 import re
 import sqlite3
 from collections import Counter
+from collections.abc import Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -34,6 +35,16 @@ _STORY = {
     "flow retry": r"tries its flow again",
     "request times out": r"a request times out",
     "helper starts": r"helps|helper",
+    "limit": r"works on .*limit=",
+    "cap": r"works on .*max_cost=",
+    "source in trouble": r": the source ",
+    "bad key": r"a row with a bad key",
+    "odd value": r"gets an odd value",
+    "template is broken": r"the template .* is broken",
+    "records can't be kept": r"the disk of its selected records",
+    "spill file can't be written": r"the disk of its spill file",
+    "answers lost: no disk": r"logs: .*Nor can a spill file",
+    "spill file cut off": r"logs: The spill file .* has no complete line",
     "commit answer lost": r"commit's answer is lost|disk I/O error",
 }
 """What a line of the story says, as patterns; each line is counted."""
@@ -59,6 +70,9 @@ def count_happenings(driver: "Driver") -> Counter[str]:
         said = line[14:]
         counts.update(name for name, pattern in _PATTERNS.items() if pattern.search(said))
     counts["runs at once"] = _overlaps(driver)
+    counts["import by another start"] = _imported_by_others(driver.world.story)
+    counts["run superseded"] = sum("The run was stopped" in (each.error or "") for each in driver.runs)
+    counts["indexed"] = int(driver.plan.indexed)
     for state in {state: None for each in driver.flow_runs for state in each.states}:
         counts[f"flow run {state}"] = sum(each.states.count(state) for each in driver.flow_runs)
     return counts + _in_ledger(driver.place.ledger.file)
@@ -73,6 +87,19 @@ def _in_ledger(file: Path) -> Counter[str]:
     return counts
 
 
+def _imported_by_others(story: Sequence[str]) -> int:
+    """Count the imports of spill files that another process had written."""
+    writers: dict[str, str] = {}
+    count = 0
+    for line in story:
+        who = line[14:].split(" ", 1)[0]
+        if found := _SAVED.search(line):
+            writers[found[1]] = who
+        elif found := _IMPORTED.search(line):
+            count += writers.get(found[1], who) != who
+    return count
+
+
 def _overlaps(driver: "Driver") -> int:
     """Count the runs that began while another one was at work."""
     runs = driver.runs
@@ -82,4 +109,6 @@ def _overlaps(driver: "Driver") -> int:
     )
 
 
+_SAVED = re.compile(r"are saved in the spill file .*?([^/ ]+\.spill)")
+_IMPORTED = re.compile(r"logs: Imported \d+ generations from the spill file (\S+\.spill)")
 _PATTERNS = {name: re.compile(pattern) for name, pattern in _STORY.items()}

@@ -10,6 +10,7 @@ from flows.outputs import SubjectLine
 from tests.nights.night import Driver
 from tests.nights.promised.night_result import NightResult, ProcessStory
 from tests.nights.served.spoilt_replies import KEY
+from tests.nights.simulated.database import TROUBLES
 from tests.nights.simulated.processes import SimulatedProcess
 
 _SUSPENDED = text("SELECT id, prefect_flow_run_id FROM runs WHERE status = 'suspended'")
@@ -32,12 +33,14 @@ def result_of(night: Driver) -> NightResult:
         let_go_at=times["ended"],
         logged=tuple(night.world.story),
         refused_ids=frozenset(_refused_ids(night)),
+        unkept_at=place.disks.unkept,
         left_suspended=frozenset(_left_suspended(night)),
         output_classes={"note": SubjectLine, "title": SubjectLine},
         errors=tuple(_unhandled(night)),
         secrets=(KEY,),
-        marks={"note": lambda record: str(record["name"])},
+        marks={"note": lambda record: str(record["name"] or "").strip()},
         spill_folders=place.spill_folders(),
+        swept_folders=[place.spool_folder(night.hosts[0].name)],
         commit_interval_s=_setting(night, "commit_interval_s"),
         request_timeout_s=_setting(night, "request_timeout_s"),
     )
@@ -75,7 +78,9 @@ def _setting(night: Driver, name: str) -> float:
 
 
 def _story_of(night: Driver, process: SimulatedProcess) -> ProcessStory:
-    outages = [each for each in night.troubles if each.host in {None, process.on.name}]
+    outages = [
+        each for each in night.mishaps.troubles if each.trouble in TROUBLES and each.host in {None, process.on.name}
+    ]
     return ProcessStory(
         process.name,
         died_at=process.ended_at if process.killed else None,

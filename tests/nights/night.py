@@ -1,7 +1,6 @@
 """Carry out the plan of a night: start its runs, do what goes wrong, then make a last run of each job in peace."""
 
 import asyncio
-import signal
 from dataclasses import replace
 from datetime import timedelta
 from functools import partial
@@ -15,7 +14,6 @@ from db.database_errors import DatabaseError, LedgerError
 from db.machine import here, use
 from db.sources.spool import Spool
 from db.sources.values import Record
-from db.upkeep.compacting import compact
 from db.words import HELPER
 from presswork.engine.opening import open_hosted_run
 from presswork.engine.orchestration.host import Kept
@@ -24,21 +22,21 @@ from presswork.errors import PressworkError, RunEndedError
 from presswork.options import RunOptions
 from presswork.report.summary import Summary
 from sandbox.switches import Switches
-from tests.nights.plan import Event, Night, Start
+from tests.nights.mishaps import Mishaps
+from tests.nights.plan import Night, Start
 from tests.nights.run_notes import RunNotes
 from tests.nights.served.endpoint import SimulatedEndpoint
-from tests.nights.simulated.database import TROUBLES, Outage
 from tests.nights.simulated.helping import HelperServer
 from tests.nights.simulated.host import STEPS, FlowRun, LeavingError, SimulatedHost
+from tests.nights.simulated.machines import Host, SimulatedMachine
 from tests.nights.simulated.processes import SimulatedProcess
-from tests.nights.simulated.workplace import Workplace
+from tests.nights.simulated.workplace import RECORDS_KEPT_S, Workplace
 from tests.nights.simulated.world import World
 
 MORNING_S = 40_000.0
 """All that goes wrong begins before; then the last runs are made."""
 WAITS_S = 30.0
 """How long a suspended run waits."""
-_TIMED = frozenset({"sleep", "reboot", "jump", "interrupt", "cancel", "edit", "compact"})
 _NEWEST_UNFINISHED = text(
     "SELECT max(id) FROM runs WHERE flow = :flow AND status <> 'completed' AND \"trigger\" <> 'try'"
 )
@@ -54,7 +52,6 @@ class Driver:
         self.flow_runs: list[FlowRun] = []
         self.owners: dict[str, FlowRun] = {}
         self.runs: list[RunNotes] = []
-        self._edits = 0
         self._is_morning = False
         self.endpoint = SimulatedEndpoint(self.world, _switches(plan), plan.faults)
         names = [f"machine {letter}" for letter in "ABC"[: plan.hosts]]
@@ -62,18 +59,15 @@ class Driver:
         for host, skew in zip(self.hosts, plan.skews, strict=True):
             host.skew_s = skew
         self.helpers = HelperServer(self.world, self.launch, plan.events, plan.hosts)
-        place.begin(plan.records)
-        self.troubles = self._outages()
-        place.ledger.begin(self.world, self.troubles, [f"k{number}" for number in plan.refused])
+        self.mishaps = Mishaps(plan, place, self.world, self.hosts, self.owners)
+        place.begin(self.world, plan, self.mishaps.troubles)
         self.engine = place.ledger.shared() if plan.shared else place.ledger.engine
 
     def carry_out(self) -> None:
         """Let the night pass, then make the last runs."""
         for start in self.plan.starts:
             self.world.call_at(start.at, partial(self._start, start))
-        for event in self.plan.events:
-            if event.kind in _TIMED:
-                self.world.call_at(event.at, partial(self._happen, event))
+        self.mishaps.schedule(self.engine)
         self.world.run(MORNING_S)
         self._end_troubles()
         # Also after trials only: a run of any job recovers what they left.
@@ -83,6 +77,8 @@ class Driver:
             for job in jobs:
                 self.world.now += 200.0
                 last = host is self.hosts[0]
+                if last and job == list(jobs)[-1]:
+                    self._wait_for_sweep(host)
                 self._start(Start(self.world.now, job, self.hosts.index(host)), must_finish=last)
                 self.world.run(self.world.now + MORNING_S)
 
@@ -93,22 +89,18 @@ class Driver:
         self.owners.clear()
         use(self._machine)
 
-    def _outages(self) -> list[Outage]:
-        outages = []
-        for event in self.plan.events:
-            trouble, host = event.kind, None
-            if trouble == "partition":
-                trouble, host = "unavailable", self.hosts[event.who % len(self.hosts)].name
-            if trouble in TROUBLES:
-                outages.append(Outage(trouble, event.at, event.at + event.size, host))
-                self.world.tell(f"the ledger will be {event.kind} from {event.at:.1f} s for {event.size:.1f} s")
-        return outages
-
     def _end_troubles(self) -> None:
-        self.world.tell("morning: all troubles end")
         self._is_morning = True
+        self.mishaps.end()
         self.endpoint.end_faults()
-        self.place.ledger.end_troubles()
+
+    def _wait_for_sweep(self, host: Host) -> None:
+        """Let the time pass until all records that a machine keeps have expired, whatever its clock said meanwhile."""
+        looks = SimulatedMachine(self.world, host, 0)
+        for path in sorted(self.place.spool_folder(host.name).rglob("*")):
+            looks.modified_s(path)
+        jumps = sum(abs(each.size) for each in self.plan.events if each.kind == "jump")
+        self.world.now += RECORDS_KEPT_S + jumps + abs(host.skew_s)
 
     def _has_spilled(self, host: str) -> bool:
         return any((self.place.folder / "spill" / host).glob("*.spill"))
@@ -131,7 +123,6 @@ class Driver:
         """Start a process for a flow run."""
         number = len(self.world.processes)
         name = f"p{number}"
-        ledger = self.place.ledger
         self.owners[name] = flow_run
         process = self.world.start(
             name, self.hosts[start.host % len(self.hosts)], lambda: self._main(name, flow_run, start, must_finish)
@@ -140,20 +131,7 @@ class Driver:
         self.world.tell(f"{name} works on {flow_run.id} ({start.job}{_said(start)})")
         if self._is_morning:
             return process
-        for event in self.plan.events:
-            if event.who != number:
-                continue
-            match event.kind:
-                case "kill":
-                    process.kill_at = event.nth
-                case "freeze":
-                    process.freeze_at[event.nth] = event.size
-                case "kill_statement":
-                    ledger.kill_at_statement[name] = event.nth
-                case "kill_commit":
-                    ledger.kill_at_commit[name] = event.nth
-                case "lose_commit":
-                    ledger.lost_commits.setdefault(name, set()).add(abs(event.nth))
+        self.mishaps.befall(process, number)
         return process
 
     def _resume_later(self, flow_run: FlowRun) -> None:
@@ -228,46 +206,6 @@ class Driver:
         with self.engine.connect() as connection:
             found = connection.execute(_NEWEST_UNFINISHED, {"flow": start.job}).scalar()
         return None if found is None else str(found)
-
-    # What goes wrong at a time
-
-    def _happen(self, event: Event) -> None:
-        """Let an event happen, if there is what it concerns."""
-        world, host = self.world, self.hosts[event.who % len(self.hosts)]
-        process = world.processes[event.who] if event.who < len(world.processes) else None
-        match event.kind:
-            case "sleep":
-                world.sleep(host, event.size)
-            case "reboot":
-                world.reboot(host)
-            case "jump":
-                host.skew_s += event.size
-                world.tell(f"{host.name}: its clock is set by {event.size:+.0f} s")
-            case "edit":
-                self._edits += 1
-                world.tell(f"{self.place.edit(event.who, self._edits)} is edited")
-            case "compact":
-                self._compact()
-            case "interrupt" if process is not None and process.alive:
-                world.tell(f"Ctrl-C for {process.name}")
-                process.interrupt(signal.SIGINT)
-                if event.size:
-                    world.call_at(world.now + event.size, partial(process.interrupt, signal.SIGINT))
-            case "cancel" if process is not None and process.alive and process.name in self.owners:
-                world.tell(f"Cancel for {process.name}")
-                self.owners[process.name].cancelling = True
-
-    def _compact(self) -> None:
-        if any(process.alive for process in self.world.processes):
-            return
-
-        async def work() -> None:
-            try:
-                await asyncio.to_thread(compact, self.engine)
-            except (DatabaseError, SQLAlchemyError) as error:
-                self.world.tell(f"compact refuses: {error}")
-
-        self.world.start(f"compact {len(self.world.processes)}", self.hosts[0], work)
 
 
 def _texts_of(spool: Spool) -> dict[str, str]:

@@ -1,13 +1,12 @@
-"""What happens in a night, drawn from its seed: who starts which runs, and everything that goes wrong.
+"""The plan of a night: who starts which runs, and everything that goes wrong. drawn/ draws it from a seed.
 
 A plan is plain data, so that a shrinker can leave parts of it out while a night still fails.
 """
 
-import random
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from tests.nights.served.endpoint_faults import EndpointFault, draw_faults
+from tests.nights.served.endpoint_faults import EndpointFault
 
 JOBS = ("note", "titled", "reviewed")
 """A job of one step, one of two steps, and one that is suspended between them."""
@@ -36,6 +35,14 @@ class Start:
     chunk_size: int = 3
 
 
+AT_A_TIME = frozenset(
+    "sleep reboot jump interrupt cancel edit compact unavailable locked full slow partition no_server no_deployment "
+    "source_unavailable source_lost source_fails null_key repeated_key unstorable_key odd_value bad_template "
+    "spill_full spill_unwritable disks_full spool_full".split()
+)
+"""The kinds of events that happen at a time; the others happen at a step, statement or commit of a process."""
+
+
 @dataclass(frozen=True, slots=True)
 class Event:
     """Something happens: `kind` says what, at a time or at the n-th step, statement or commit of a process.
@@ -49,10 +56,18 @@ class Event:
     size: float = 0.0
     nth: int = 0
 
+    @property
+    def is_timed(self) -> bool:
+        """Whether `at` counts."""
+        return self.kind in AT_A_TIME
+
 
 @dataclass(frozen=True, slots=True)
 class Night:
-    """One night. `shared`: several machines share the ledger, whose clock judges leases then."""
+    """One night. `shared`: several machines share the ledger, whose clock judges leases then.
+
+    `indexed`: the ledger has an index of words.
+    """
 
     seed: int
     records: int = 12
@@ -65,6 +80,7 @@ class Night:
     settings: tuple[tuple[str, Any], ...] = ()
     refused: tuple[int, ...] = ()
     skews: tuple[float, ...] = field(default=(0.0,))
+    indexed: bool = False
 
     def parts(self) -> list["Night"]:
         """Return this night without each of its parts in turn."""
@@ -72,6 +88,8 @@ class Night:
         for name in ("events", "starts", "faults", "switches", "refused", "settings"):
             parts = getattr(self, name)
             smaller += [replace(self, **{name: parts[:n] + parts[n + 1 :]}) for n in range(len(parts))]
+        if self.indexed:
+            smaller.append(replace(self, indexed=False))
         if self.records > 1:
             smaller += [replace(self, records=self.records // 2), replace(self, records=self.records - 1)]
         for number, start in enumerate(self.starts):
@@ -81,168 +99,3 @@ class Night:
                     eased = replace(start, **{name: getattr(plain, name)})
                     smaller.append(replace(self, starts=(*self.starts[:number], eased, *self.starts[number + 1 :])))
         return smaller
-
-
-FAULT_RATES = {
-    "rate_limited": 0.1,
-    "overloaded": 0.1,
-    "server_error": 0.08,
-    "spend_limit": 0.01,
-    "dropped_before": 0.08,
-    "dropped_after": 0.08,
-    "stall": 0.05,
-    "truncated": 0.1,
-    "refused": 0.08,
-    "invalid": 0.15,
-    "malformed": 0.08,
-    "context_exceeded": 0.04,
-    "paused": 0.03,
-    "tool_use": 0.03,
-}
-"""The most that each fault's rate is."""
-HELPED = 0.2
-"""The share of nights whose runs may be split: a helper is one more process to step."""
-
-
-def draw(seed: int) -> Night:
-    """Draw a night."""
-    rng = random.Random(f"night {seed}")
-    shared = rng.random() < 0.4
-    hosts = rng.choice((2, 2, 3)) if shared else 1
-    night = Night(
-        seed,
-        records=rng.choice((3, 6, 10, 14)),
-        shared=shared,
-        hosts=hosts,
-        starts=_starts(rng, hosts),
-        events=_events(rng, hosts, shared=shared),
-        faults=draw_faults(rng, 60.0) if rng.random() < 0.35 else (),
-        switches=_switches(rng),
-        settings=_settings(rng),
-        refused=tuple(sorted(rng.sample(range(3), k=rng.choice((0, 0, 0, 1))))),
-        skews=tuple(rng.choice((0.0, 0.0, 0.3, -2.0, 90.0, -600.0)) if shared else 0.0 for _host in range(hosts)),
-    )
-    return _helped(night)
-
-
-def _helped(night: Night) -> Night:
-    """Split the runs of some nights over helpers, with what goes wrong with helpers, workers and Prefect's server.
-
-    Its draws are from a generator of their own: the other nights stay what they are if these change.
-    """
-    rng = random.Random(f"helpers {night.seed}")
-    if rng.random() >= HELPED:
-        return night
-    starts = [each if each.trial else replace(each, shards=rng.choice((None, 2, 2, 3))) for each in night.starts]
-    events = [_trouble_of_helpers(rng) for _each in range(rng.choice((0, 1, 2, 4)))]
-    settings = dict(night.settings)
-    if rng.random() < 0.4:
-        settings["shard_patience_s"] = rng.choice((20, 60))
-    if rng.random() < 0.4:
-        settings["shard_attempts"] = rng.choice((1, 2))
-    if rng.random() < 0.1:
-        events.append(Event("no_deployment", round(60 * rng.random(), 3)))
-    return replace(night, starts=tuple(starts), events=(*night.events, *events), settings=tuple(settings.items()))
-
-
-def _trouble_of_helpers(rng: random.Random) -> Event:
-    kind = rng.choice("kill kill freeze no_worker late_worker worker_dies unnoticed unnoticed no_server".split())
-    long = round(rng.choice((2.0, 40.0, 130.0, 400.0)) * (0.5 + rng.random()), 2)
-    match kind:
-        case "kill" | "freeze":
-            # The first processes are those of runs.
-            return Event(kind, who=1 + rng.randrange(8), nth=int(10 ** (rng.random() * 3.3)) + 1, size=long)
-        case "no_server":
-            return Event(kind, round(60 * rng.random(), 3), size=long)
-        case _:
-            return Event(kind, who=rng.randrange(4), size=long)
-
-
-def _starts(rng: random.Random, hosts: int) -> tuple[Start, ...]:
-    at, starts = 0.0, []
-    jobs = rng.choice((JOBS, JOBS[:1], JOBS[:2]))
-    for number in range(rng.choice((2, 3, 3, 4, 5))):
-        starts.append(
-            Start(
-                round(at, 3),
-                rng.choice(jobs),
-                rng.randrange(hosts),
-                again=number > 0 and rng.random() < 0.25,
-                resumes=number > 0 and rng.random() < 0.25,
-                refresh=rng.random() < 0.1,
-                trial=rng.random() < 0.07,
-                retries=rng.choice((0, 0, 0, 1)),
-                deployed=rng.random() < 0.3,
-                max_cost=rng.choice((None, None, None, None, 0.02, 0.005)),
-                limit=rng.choice((None, None, None, None, 2)),
-                concurrency=rng.choice((1, 2, 4, 8)),
-                chunk_size=rng.choice((1, 2, 4, 100)),
-            )
-        )
-        at += rng.choice((0.0, 0.2, 1.0, 5.0, 60.0, 400.0, 4000.0)) * rng.random()
-    return tuple(Start(each.at, host=each.host, trial=True) if each.trial else each for each in starts)
-
-
-def _events(rng: random.Random, hosts: int, *, shared: bool) -> tuple[Event, ...]:
-    return tuple(_event(rng, hosts, shared=shared) for _each in range(rng.choice((0, 1, 2, 3, 4, 6))))
-
-
-def _event(rng: random.Random, hosts: int, *, shared: bool) -> Event:
-    at = round(rng.choice((1.0, 3.0, 10.0, 100.0)) * rng.random(), 3)
-    process, host = rng.randrange(5), rng.randrange(hosts)
-    long = round(rng.choice((1.0, 10.0, 70.0, 130.0, 400.0)) * (0.5 + rng.random()), 2)
-    nth = int(10 ** (rng.random() * 3.3)) + 1
-    kind = rng.choice(
-        "kill kill kill_statement kill_commit lose_commit freeze sleep reboot interrupt cancel "
-        "unavailable locked full slow partition jump edit edit compact".split()
-    )
-    match kind:
-        case "kill" | "freeze":
-            return Event(kind, who=process, nth=nth, size=long)
-        case "kill_statement":
-            return Event(kind, who=process, nth=int(10 ** (rng.random() * 2.5)) + 1)
-        case "kill_commit" | "lose_commit":
-            return Event(kind, who=process, nth=int(10 ** (rng.random() * 1.6)) * rng.choice((1, -1)))
-        case "unavailable" | "locked" | "full" | "slow" | "partition":
-            return Event(kind, at, host, long)
-        case "jump":
-            return Event(kind, at, host, rng.choice((-3600.0, -200.0, 5.0, 200.0, 3600.0)))
-        case "interrupt":
-            return Event(kind, at, process, size=rng.choice((0.0, 0.5)))
-        case _:
-            return Event(kind, at, host if kind in {"sleep", "reboot"} else process, long)
-
-
-def _switches(rng: random.Random) -> tuple[tuple[str, Any], ...]:
-    drawn: dict[str, Any] = {"latency_ms": rng.choice((5, 350, 3000)), "latency_spread": rng.choice((0, 0.5))}
-    for name, most in FAULT_RATES.items():
-        if rng.random() < 0.2:
-            drawn[name] = round(most * rng.random(), 4)
-    if rng.random() < 0.2:
-        drawn |= {"rpm": rng.choice((30, 120, 600)), "burst_seconds": rng.choice((1, 10, 60))}
-    if rng.random() < 0.1:
-        drawn["otpm"] = rng.choice((2000, 20000))
-    if rng.random() < 0.3:
-        drawn["rate_headers"] = False
-    if rng.random() < 0.2:
-        drawn["stall_seconds"] = rng.choice((30, 700))
-    return tuple(drawn.items())
-
-
-def _settings(rng: random.Random) -> tuple[tuple[str, Any], ...]:
-    drawn: dict[str, Any] = {}
-    if rng.random() < 0.3:
-        drawn["database_patience_s"] = rng.choice((0, 5, 60))
-    if rng.random() < 0.2:
-        drawn["request_timeout_s"] = rng.choice((2, 60))
-    if rng.random() < 0.2:
-        drawn["max_paid_requests"] = rng.choice((1, 2, 3))
-    if rng.random() < 0.2:
-        drawn["chunk_retries"] = rng.choice((0, 1))
-    if rng.random() < 0.2:
-        drawn["give_up_after"] = rng.choice((1, 2))
-    if rng.random() < 0.2:
-        drawn["stop_wait_s"] = rng.choice((0, 2))
-    if rng.random() < 0.2:
-        drawn["commit_interval_s"] = rng.choice((0.0, 1.0))
-    return tuple(drawn.items())

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from tests.nights.broken_promises import BROKEN_PROMISES, MOST_SEEDS, BrokenPromise, find
-from tests.nights.plan import draw
+from tests.nights.drawn.nights import draw
 from tests.nights.playing import Outcome, play
 from tests.nights.simulated import database
 from tests.nights.simulated.workplace import Workplace

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.nights.plan import draw
+from tests.nights.drawn.nights import draw
 from tests.nights.playing import first_of_the_day, play
 from tests.nights.simulated.workplace import Workplace
 

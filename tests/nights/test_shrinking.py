@@ -4,7 +4,8 @@ from collections.abc import Callable
 from dataclasses import replace
 from itertools import count
 
-from tests.nights.plan import Event, Night, Start, draw
+from tests.nights.drawn.nights import draw
+from tests.nights.plan import Event, Night, Start
 from tests.nights.playing import Outcome
 from tests.nights.promised.promises import Violation
 from tests.nights.served.endpoint_faults import EndpointFault

@@ -207,16 +207,14 @@ class Writer:
 
     async def _write_patiently(self, batch: WriteBatch) -> None:
         if self.spill is not None:
-            # Spilled rows must be imported before later ones are written. If the disk of the first file is full by now,
-            # the next folder is tried.
+            # Spilled rows must be imported before later ones are written. If a disk is full by now, there is the next.
             await self._spill_it(batch)
         refused: list[RefusedRow] = []
         try:
             await self._patiently(lambda: self.call_once(self.commit, batch, refused))
         except (LedgerAwayError, StoppedError):
             await self._spill_it(batch)
-        except Exception as error:  # noqa: BLE001 - no answer may be lost, whatever the error
-            # Waiting does not help here.
+        except Exception as error:  # noqa: BLE001 - no answer may be lost, and waiting does not help here
             self._complaint = reason_of(error, self._engine.url)
             await self._spill_it(batch)
         await self._report_refused(refused)
@@ -272,12 +270,17 @@ class Writer:
     async def _spill_it(self, batch: WriteBatch) -> NoReturn:
         # It would look like sent before a crash, and the lease that settles the others knows only committed ones.
         batch.end_unsent(now())
-        self.spill = await self._keep(keep_batch, batch)
-        complaint = self._complaint or "it was unavailable"
-        raise LedgerAwayError(
-            f"The ledger {readable_url(self._engine.url)} can't be written: {complaint}. Its answers are saved in the "
-            f"spill file {self.spill}. The next run or `presswork db recover` imports them."
-        )
+        failed = f"The ledger {readable_url(self._engine.url)} can't be written: {self._complaint or 'unavailable'}."
+        try:
+            self.spill = await self._keep(keep_batch, batch)
+        except OSError as error:
+            lost = (
+                f"{failed} Nor can a spill file: {error.strerror}. Answers not saved before are lost. Free disk space."
+            )
+            _log.error(lost)  # an earlier error may end the run
+            raise LedgerAwayError(lost) from None
+        failed += f" Its answers are saved in the spill file {self.spill}."
+        raise LedgerAwayError(f"{failed} The next run or `presswork db recover` imports them.")
 
     async def _keep(self, keep: Callable[[Path, str, T], Path], what: T) -> Path:
         for folder in self.spill_folders[:-1]:

@@ -69,8 +69,11 @@ def check_perhaps_billed(evidence: Evidence) -> Iterator[Violation]:
 
 
 def _may_be_missing(evidence: Evidence, exchange: Exchange) -> bool:
-    """Its process was killed before the commit, which check_lost_by_kills judges, or the ledger refused the row."""
-    if evidence.died(exchange.process) < math.inf:
+    """Its process was killed before the commit, which check_lost_by_kills judges; or the ledger refused the row.
+
+    Or neither the ledger nor a disk took it, which the product says.
+    """
+    if evidence.died(exchange.process) < math.inf or exchange.request_id in evidence.night.unkept_at:
         return True
     of_prompt = {each.id for each in evidence.rows.attempts if each.prompt_hash == evidence.prompt_of(exchange)}
     return bool(of_prompt & evidence.night.refused_ids)

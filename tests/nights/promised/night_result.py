@@ -93,11 +93,15 @@ class NightResult:
     """The texts that may be written nowhere."""
     refused_ids: frozenset[str] = frozenset()
     """The rows of which the ledger refused a value."""
+    unkept_at: Mapping[str, float] = field(default_factory=dict)
+    """By the id of a request: when neither the ledger nor a disk took its answer."""
     output_classes: Mapping[str, Any] = field(default_factory=dict)
     """By step: the pydantic class of a valid answer."""
     marks: Mapping[str, Callable[[Mapping[str, Any]], str]] = field(default_factory=dict)
     """By step: the text that a record's prompt must contain, from the record."""
     spill_folders: Sequence[Path] = ()
+    swept_folders: Sequence[Path] = ()
+    """The folders of records in which a last run began after all that was kept there had expired."""
     left_suspended: frozenset[str] = frozenset()
     """The runs that are suspended at the end, because nobody resumed them."""
     is_over: bool = True

@@ -53,7 +53,8 @@ def check_lost_by_kills(evidence: Evidence) -> Iterator[Violation]:
 def _is_lost(evidence: Evidence, exchange: Exchange) -> bool:
     """Whether a process had read an answer that was billed, and no attempt in the ledger has it."""
     was_read = exchange.delivered and exchange.ended_at is not None and exchange.request_id is not None
-    return was_read and exchange.cost_usd > 0 and evidence.attempt_of(exchange) is None
+    unkept = exchange.request_id in evidence.night.unkept_at
+    return was_read and exchange.cost_usd > 0 and not unkept and evidence.attempt_of(exchange) is None
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +69,8 @@ class _Pair:
 def _is_excused(evidence: Evidence, earlier: Exchange, later: Exchange) -> bool:
     pair = _Pair(evidence, earlier, later)
     if _is_other_variant(pair) or _refreshes(pair) or _is_refused(evidence, earlier) or _was_in_flight(pair):
+        return True
+    if evidence.night.unkept_at.get(earlier.request_id or "", math.inf) <= later.at:
         return True
     took_over = _lost_its_lease(pair) or _spilled(pair) or _was_superseded(pair)
     if _committed(evidence, earlier) > later.at:

@@ -19,7 +19,13 @@ from tests.nights.promised.ledger_rows import read_rows
 from tests.nights.promised.money_matches import check_perhaps_billed, check_served, check_settled
 from tests.nights.promised.night_result import NightResult
 from tests.nights.promised.paid_once import check_lost_by_kills, check_paid_once
-from tests.nights.promised.requests_in_order import check_bound, check_own_attempt, check_registered, check_within_runs
+from tests.nights.promised.requests_in_order import (
+    check_bound,
+    check_nothing_sent,
+    check_own_attempt,
+    check_registered,
+    check_within_runs,
+)
 from tests.nights.promised.rows_add_up import (
     check_all_records,
     check_rollups,
@@ -27,6 +33,7 @@ from tests.nights.promised.rows_add_up import (
     check_usage_by_day,
 )
 from tests.nights.promised.secrets_kept import check_errors, check_secrets
+from tests.nights.promised.words_found import check_words
 
 CHECKS: tuple[Callable[[Evidence], Iterator[Violation]], ...] = (
     check_paid_once,
@@ -50,7 +57,9 @@ CHECKS: tuple[Callable[[Evidence], Iterator[Violation]], ...] = (
     check_registered,
     check_own_attempt,
     check_within_runs,
+    check_nothing_sent,
     check_bound,
+    check_words,
     check_secrets,
     check_errors,
 )

@@ -1,4 +1,4 @@
-"""Each request is registered before it is sent, within its run, and no prompt gets more of them than its bound."""
+"""Each request is registered before it is sent, within its run, and no prompt gets more than its bound."""
 
 import math
 from collections import Counter, defaultdict
@@ -9,6 +9,9 @@ from tests.nights.promised.ledger_rows import KeptAttempt
 from tests.nights.served.exchanges import Exchange
 
 REGISTERED = "an attempt is committed before its request is sent"
+NOTHING_SENT = "a bad template, key or source stops a run before its first request"
+BEFORE_ALL = ("TemplateError:", "KeyValueError:", "SelectError:", "SourceUnreachableError:", "SpoolError:")
+"""The errors of a run that has no templates, or has not read its records."""
 AFTER_THE_END = "nothing is sent after a run's end"
 BOUND = "a run pays for at most max_paid_requests of a prompt"
 
@@ -55,6 +58,14 @@ def check_within_runs(evidence: Evidence) -> Iterator[Violation]:
             yield Violation(AFTER_THE_END, f"{_sent(exchange)}, {_ended(story.ended_at if story else None)}")
         elif exchange.at > evidence.died(exchange.process):
             yield Violation(AFTER_THE_END, f"{_sent(exchange)}, after it was killed")
+
+
+def check_nothing_sent(evidence: Evidence) -> Iterator[Violation]:
+    """Find requests of a process whose templates were wrong, or that never had its records."""
+    for exchange in evidence.night.exchanges:
+        story = evidence.story_of(exchange)
+        if story is not None and (story.error or "").startswith(BEFORE_ALL):
+            yield Violation(NOTHING_SENT, f"{_sent(exchange)}, but its run failed by {story.error}")
 
 
 def check_bound(evidence: Evidence) -> Iterator[Violation]:

@@ -16,6 +16,8 @@ from pydantic import BaseModel, Field
 
 from db.ledger.connecting import open_ledger
 from db.ledger.lifecycle import begin_step, end_step
+from db.rollups.marks import roll_up_ended
+from db.search.indexing import index_all
 from tests.db.rows import Book
 from tests.nights.promised.all_ends import check_alive, check_finishes, check_nothing_left
 from tests.nights.promised.caps_hold import check_caps
@@ -33,7 +35,13 @@ from tests.nights.promised.money_matches import check_perhaps_billed, check_serv
 from tests.nights.promised.night_result import NightResult, RunStory
 from tests.nights.promised.paid_once import check_lost_by_kills, check_paid_once
 from tests.nights.promised.promises import CHECKS, find_violations
-from tests.nights.promised.requests_in_order import check_bound, check_own_attempt, check_registered, check_within_runs
+from tests.nights.promised.requests_in_order import (
+    check_bound,
+    check_nothing_sent,
+    check_own_attempt,
+    check_registered,
+    check_within_runs,
+)
 from tests.nights.promised.rows_add_up import (
     check_all_records,
     check_rollups,
@@ -43,6 +51,7 @@ from tests.nights.promised.rows_add_up import (
     usage_of,
 )
 from tests.nights.promised.secrets_kept import check_errors, check_secrets
+from tests.nights.promised.words_found import check_words
 
 Check = Callable[[Evidence], Iterator[Violation]]
 Change = Callable[[MadeNight], object]
@@ -579,7 +588,18 @@ def test_spill_file_that_nobody_imported_is_found(tmp_path: Path) -> None:
     night.told["spill_folders"] = [tmp_path]
     assert not broken(check_nothing_left, night)
     (tmp_path / "machine A").mkdir()
-    (tmp_path / "machine A" / "r1.spill").write_text("")
+    # A process was killed in its first write to it.
+    (tmp_path / "machine A" / "r1.spill").write_text("half a li")
+    assert not broken(check_nothing_left, night)
+    (tmp_path / "machine A" / "r1.spill").write_text("a line\nhalf a li")
+    assert broken(check_nothing_left, night)
+
+
+def test_records_that_no_sweep_removed_are_found(tmp_path: Path) -> None:
+    night = one_run(lambda night: night.told.update(swept_folders=[tmp_path]))
+    (tmp_path / "r1").mkdir()
+    assert not broken(check_nothing_left, night)
+    (tmp_path / "r1" / "a.spool").touch()
     assert broken(check_nothing_left, night)
 
 
@@ -680,6 +700,12 @@ REQUESTS: dict[str, tuple[Check, Change, bool]] = {
     "a request after the run": (check_within_runs, lambda n: n.story(ended_at=2.5), True),
     "a request before the run": (check_within_runs, lambda n: n.story(began_at=2.5), True),
     "a request of a killed process": (check_within_runs, lambda n: n.process(died_at=2.5), True),
+    "a request of a run whose template is wrong": (
+        check_nothing_sent,
+        lambda n: n.story(error="TemplateError: note.md.j2: it ends too early"),
+        True,
+    ),
+    "a request of a run that failed later": (check_nothing_sent, lambda n: n.story(error="LedgerAwayError: x"), False),
     "as many requests as a run may pay for": (check_bound, lambda n: pay_often(n, 3), False),
     "more requests than a run may pay for": (check_bound, lambda n: pay_often(n, 2), True),
     "one more request of a process that took over what was written": (check_bound, pay_again(9.9), True),
@@ -715,6 +741,27 @@ REQUESTS: dict[str, tuple[Check, Change, bool]] = {
 @pytest.mark.parametrize(("check", "change", "is_broken"), listed(REQUESTS))
 def test_requests_are_registered_bounded_and_within_their_run(check: Check, change: Change, is_broken: bool) -> None:
     assert broken(check, one_run(change)) == is_broken
+
+
+@pytest.mark.parametrize(("lost", "is_broken"), [(4.0, False), (8.5, True)])
+def test_answer_that_no_disk_took_is_paid_for_again_only_after_that(lost: float, is_broken: bool) -> None:
+    night = one_run()
+    night.attempts.pop(0)
+    night.generations.pop(0)
+    night.attempt(night.ask("a", 8.0, "p1"), "r1")
+    night.told["unkept_at"] = {"req_1": lost}
+    assert broken(check_paid_once, night) == is_broken
+    assert not broken(check_settled, night)
+    night.told["unkept_at"] = {}
+    assert broken(check_settled, night)
+
+
+def test_answer_that_no_disk_took_is_not_lost_by_a_kill() -> None:
+    night = one_run(lambda night: night.process(died_at=50.0))
+    night.attempts.pop(0)
+    assert broken(check_lost_by_kills, night)
+    night.told["unkept_at"] = {"req_1": 4.0}
+    assert not broken(check_lost_by_kills, night)
 
 
 # Promise 4, and what nobody expects
@@ -814,6 +861,24 @@ def test_changed_ledger_is_found(real: Path, change: str) -> None:
         connection.execute(change)
         connection.commit()
     assert violations(real) != []
+
+
+def test_answers_that_an_index_lacks_are_found(real: Path) -> None:
+    ledger = open_ledger(f"sqlite:///{real}")
+    roll_up_ended(ledger, 10.0)
+    index_all(ledger)
+    night = NightResult(real, (), (), (), {})
+    evidence = Evidence(night, read_rows(real))
+    assert not list(check_words(evidence))
+    with closing(sqlite3.connect(f"{real}.search.sqlite")) as index, index:
+        (month,) = index.execute("SELECT month FROM search_months").fetchone()
+        index.execute(f"DELETE FROM texts_{month}")
+    assert list(check_words(evidence))
+    index_all(ledger)
+    with closing(sqlite3.connect(f"{real}.search.sqlite")) as index, index:
+        index.execute("DELETE FROM search_runs")
+    assert list(check_words(evidence))
+    ledger.dispose()
 
 
 def test_all_checks_read_a_ledger_without_a_night(real: Path) -> None:

@@ -64,8 +64,12 @@ class SimulatedHost:
     summary: Summary | None = None
     stopper: Stopper | None = None
     log: Log = _log
+    leaves_upkeep: bool = field(init=False)
     also_shown = ""
-    leaves_upkeep = True  # spools are swept by the files' real age
+
+    def __post_init__(self) -> None:
+        # As `templates try` does: the next run does it.
+        self.leaves_upkeep = self.flow_run.start.trial
 
     @property
     def can_end_process(self) -> bool:

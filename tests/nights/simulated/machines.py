@@ -1,6 +1,8 @@
 """Simulated machines and what a process sees of them: four clocks, the processes there, and ids without chance."""
 
+import os
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from db.machine import UNKNOWN, Machine
@@ -16,7 +18,10 @@ BOOTED_BEFORE_S = 5_000.0
 
 @dataclass
 class Host:
-    """A machine of the world. `skew_s`: its wall clock minus the true time. `slept_s`: how long it has slept."""
+    """A machine of the world. `skew_s`: its wall clock minus the true time. `slept_s`: how long it has slept.
+
+    `stamps`: the times that this machine has given to files, in nanoseconds.
+    """
 
     name: str
     skew_s: float = 0.0
@@ -25,6 +30,7 @@ class Host:
     boots: int = 1
     booted_at: float = -BOOTED_BEFORE_S
     processes: "dict[int, SimulatedProcess]" = field(default_factory=dict)
+    stamps: set[int] = field(default_factory=set)
 
 
 class SimulatedMachine(Machine):
@@ -67,6 +73,15 @@ class SimulatedMachine(Machine):
 
     def wall_time_s(self) -> float:
         return EPOCH + self._world.now + self._on.skew_s
+
+    def modified_s(self, path: Path) -> float:
+        """Return when this machine first looked at a file after it had changed: the real time of a change is chance."""
+        at = path.stat().st_mtime_ns
+        if at not in self._on.stamps:
+            at = int(self.wall_time_s() * 1e9)
+            self._on.stamps.add(at)
+            os.utime(path, ns=(at, at))
+        return at / 1e9
 
     def pause(self, seconds: float) -> None:
         self._world.now += seconds

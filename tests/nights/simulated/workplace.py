@@ -4,21 +4,26 @@ import gc
 import logging
 import shutil
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
-from sqlalchemy import Engine, create_engine, text
+from sqlalchemy import create_engine
 
 from db.ledger import spill
+from db.search.index_places import create_index, remove_index
+from db.sources import spool
 from presswork.engine.resources import source_reads
 from presswork.settings import Settings
-from tests.nights.simulated.database import Ledger
+from tests.nights.plan import Night
+from tests.nights.simulated.database import TROUBLES, Ledger, Outage
+from tests.nights.simulated.disks import Disks
 from tests.nights.simulated.inline import InlineReading
 from tests.nights.simulated.processes import FileLocks
+from tests.nights.simulated.sources import Source
 from tests.nights.simulated.world import World
 
 NOTE = """---
@@ -28,7 +33,7 @@ output: SubjectLine
 max_tokens: 256
 ---
 {% block system %}You write subject lines.{% endblock %}
-{% block user %}A line about {{ record.name }}.{% endblock %}
+{% block user %}A line about {{ record.name.strip() }}.{% endblock %}
 """
 TITLE = """---
 output: SubjectLine
@@ -37,6 +42,9 @@ max_tokens: 200
 {% block system %}You shorten subject lines.{% endblock %}
 {% block user %}Shorten: {{ note.subject }}{% endblock %}
 """
+TEMPLATES = {"note": NOTE, "title": TITLE}
+RECORDS_KEPT_S = 3_000.0
+"""How long the records of an incomplete run are kept: a week is longer than any night."""
 
 
 @dataclass
@@ -46,35 +54,46 @@ class Workplace:
     folder: Path
     templates: Path
     ledger: Ledger
-    source: Engine
+    source: Source
+    disks: Disks
     settings: Settings
-    texts: dict[str, str] = field(default_factory=dict)
 
-    def begin(self, records: int) -> None:
-        """Empty the folders, and fill the source with records."""
+    def begin(self, world: World, plan: Night, troubles: Sequence[Outage]) -> None:
+        """Start a night: with empty folders, whole templates, a full source, and an empty ledger."""
         for name in ("state", "spill", "temporary"):
             shutil.rmtree(self.folder / name, ignore_errors=True)
             (self.folder / name).mkdir()
-        self.texts = {f"k{number}": f"thing {number}" for number in range(records)}
-        with self.source.begin() as connection:
-            connection.execute(text("DELETE FROM items"))
-            rows = [{"id": key, "name": name} for key, name in self.texts.items()]
-            connection.execute(text("INSERT INTO items VALUES (:id, :name)"), rows)
+        self.write_templates()
+        self.source.begin(world, troubles, plan.records)
+        self.disks.begin(world, troubles)
+        self.ledger.begin(
+            world, [each for each in troubles if each.trouble in TROUBLES], [f"k{number}" for number in plan.refused]
+        )
+        remove_index(self.ledger.engine)
+        if plan.indexed:
+            create_index(self.ledger.engine)
+
+    def write_templates(self) -> None:
+        """Write all templates as they should be."""
+        for name, text in TEMPLATES.items():
+            self._template(name).write_text(text, encoding="utf-8")
+
+    def break_template(self, name: str) -> None:
+        """Leave a template as somebody does in the middle of an edit."""
+        whole = TEMPLATES[name]
+        self._template(name).write_text(whole.replace("{% endblock %}", "", 1) + "{% if", encoding="utf-8")
+
+    def _template(self, name: str) -> Path:
+        return self.templates / f"{name}.md.j2"
 
     def spill_folders(self) -> list[Path]:
         """Return the folders that exist and may hold spill files."""
         temporary = self.folder / "temporary" / "presswork-spill"
         return [*sorted((self.folder / "spill").iterdir()), *([temporary] if temporary.is_dir() else [])]
 
-    def edit(self, number: int, version: int) -> str | None:
-        """Change a record; returns its key."""
-        key = f"k{number % max(len(self.texts), 1)}"
-        self.texts[key] = f"thing {number} of version {version}"
-        with self.source.begin() as connection:
-            connection.execute(
-                text("UPDATE items SET name = :name WHERE id = :id"), {"id": key, "name": self.texts[key]}
-            )
-        return key
+    def spool_folder(self, host: str) -> Path:
+        """Return the folder of the records that runs on a machine keep."""
+        return self.settings_on(host, {}).spool_folder
 
     def settings_on(self, host: str, changes: Mapping[str, Any]) -> Settings:
         """Return the settings of a machine, which has its own disk for spools and spill files."""
@@ -90,6 +109,7 @@ def open_workplace() -> Iterator[Workplace]:
     patch = pytest.MonkeyPatch()
     patch.setattr(source_reads, "Reading", InlineReading)
     patch.setattr(spill, "fcntl", FileLocks)
+    patch.setattr(spool, "KEPT_S", RECORDS_KEPT_S)
     patch.setattr(tempfile, "tempdir", str(folder / "temporary"))
     logging.getLogger("nights").setLevel(logging.CRITICAL)
     before = logging.getLogger("prefect.presswork").level
@@ -97,11 +117,9 @@ def open_workplace() -> Iterator[Workplace]:
     try:
         templates = folder / "templates"
         templates.mkdir()
-        (templates / "note.md.j2").write_text(NOTE, encoding="utf-8")
-        (templates / "title.md.j2").write_text(TITLE, encoding="utf-8")
-        source = create_engine(f"sqlite:///{folder / 'source.sqlite'}")
-        with source.begin() as connection:
-            connection.execute(text("CREATE TABLE items (id TEXT PRIMARY KEY, name TEXT)"))
+        source, disks = Source(create_engine(f"sqlite:///{folder / 'source.sqlite'}")), Disks(folder)
+        source.install(patch)
+        disks.install(patch)
         settings = Settings(
             database_url=f"sqlite:///{folder / 'ledger.sqlite'}",
             source_url=f"sqlite:///{folder / 'source.sqlite'}",
@@ -112,7 +130,7 @@ def open_workplace() -> Iterator[Workplace]:
         gc.disable()
         gc.freeze()  # what is loaded now is never garbage: each night ends with a collection
         ledger = Ledger(folder / "ledger.sqlite")
-        yield Workplace(folder, templates, ledger, source, settings)
+        yield Workplace(folder, templates, ledger, source, disks, settings)
         ledger.world = None
     finally:
         World.collect()
