@@ -259,12 +259,9 @@ class Writer:
 
     def _report_unavailable(self, complaint: str) -> None:
         if not self._complaint and self.spill is None:
-            _log.warning(
-                "The ledger %s is unavailable: %s. The run waits up to %.0f s for it.",
-                readable_url(self._engine.url),
-                complaint,
-                self._patience_s,
-            )
+            ledger = readable_url(self._engine.url)
+            waits = f"The run waits up to {self._patience_s:,.0f} s for it."
+            _log.warning("The ledger %s is unavailable: %s. %s", ledger, complaint, waits)
         self._complaint = complaint
 
     async def _spill_it(self, batch: WriteBatch) -> NoReturn:
