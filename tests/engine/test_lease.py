@@ -89,6 +89,30 @@ async def test_silence_sends_nothing_until_a_heartbeat_is_confirmed(
         await asyncio.wait_for(waiting, 5)
 
 
+async def test_heartbeat_that_failed_is_retried_soon_although_nothing_waits_to_be_sent(
+    held: HeldLease, time: Time, writer: Writer, stopped: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("presswork.engine.resources.lease.RETRY_S", 0.1)
+    monkeypatch.setattr(leases, "HEARTBEAT_S", 3600)
+    failed, renewed = asyncio.Event(), asyncio.Event()
+    loop, renew = asyncio.get_running_loop(), leases.renew
+
+    def second_time(ledger: Engine, lease: leases.Lease) -> None:
+        if not failed.is_set():
+            loop.call_soon_threadsafe(failed.set)
+            raise OperationalError("", None, Exception("gone"))
+        renew(ledger, lease)
+        loop.call_soon_threadsafe(renewed.set)
+
+    monkeypatch.setattr("db.ledger.leases.renew", second_time)
+    async with held.kept(writer, stopped.append), asyncio.timeout(30):
+        time.now += leases.LEASE_S / 2 + 1
+        waiting = asyncio.create_task(held.ready(ONE))
+        await failed.wait()
+        waiting.cancel()
+        await renewed.wait()
+
+
 def test_claims_of_before_an_absence_are_claimed_again_but_looked_up_first(
     book: Book, held: HeldLease, ledger: Engine
 ) -> None:

@@ -86,4 +86,5 @@ def _story_of(night: Driver, process: SimulatedProcess) -> ProcessStory:
         died_at=process.ended_at if process.killed else None,
         frozen=tuple(process.frozen),
         partitioned=tuple((each.begins, each.ends) for each in outages),
+        held_up=tuple(process.held_up),
     )

@@ -89,6 +89,9 @@ class HeldLease:
             except Exception:  # noqa: BLE001 - any error is retried: every request waits for the heartbeat
                 # The writer reports an unavailable ledger.
                 await asyncio.sleep(min(RETRY_S, leases.HEARTBEAT_S))
+                pause = 0.0
+            else:
+                pause = leases.HEARTBEAT_S
             self._confirmed.set()
             if self.superseded_by is not None:
                 stop(self.superseded_by)

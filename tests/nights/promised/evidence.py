@@ -126,9 +126,9 @@ class Evidence:
         return [each for each in self.night.runs if each.run_id == run_id]
 
     def unable(self, process: str, since: float, until: float) -> float:
-        """Return for how many seconds of a time a process could not commit: frozen, or without its ledger."""
+        """Return for how many seconds of a time a process could not commit: frozen, held up, or without its ledger."""
         story = self.processes.get(process)
-        return 0.0 if story is None else covered([*story.frozen, *story.partitioned], since, until)
+        return 0.0 if story is None else covered([*story.frozen, *story.held_up, *story.partitioned], since, until)
 
     def lost_lease(self, process: str, at: float, until: float) -> bool:
         """Whether a process could not renew a lease of this time for so long that others could take what it held."""

@@ -21,13 +21,15 @@ class ProcessStory:
     """What happened to one simulated process.
 
     `frozen` is when it was not stepped although it lived. `partitioned` is when it could not commit: its ledger was
-    unavailable, full, or slower than usual; also when all processes had that.
+    unavailable, full, or slower than usual; also when all processes had that. `held_up` is when the thread that commits
+    and renews the lease did not go on.
     """
 
     name: str
     died_at: float | None = None
     frozen: Sequence[Interval] = ()
     partitioned: Sequence[Interval] = ()
+    held_up: Sequence[Interval] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -209,7 +209,11 @@ def _waited(evidence: Evidence, exchange: Exchange, until: float) -> float:
     """Return for how long an answer could have been committed, without the time in which nothing could."""
     since = _ended(exchange)
     story = evidence.processes[exchange.process]
-    hindered: list[Interval] = [*story.frozen, *((begin, end + PAUSE_S) for begin, end in story.partitioned)]
+    hindered: list[Interval] = [
+        *story.frozen,
+        *story.held_up,
+        *((begin, end + PAUSE_S) for begin, end in story.partitioned),
+    ]
     return until - since - covered(hindered, since, until)
 
 

@@ -196,6 +196,7 @@ KILLS: dict[str, tuple[tuple[Change, ...], bool]] = {
     "it was about to try again": ((lambda n: n.process(died_at=30.0, partitioned=[(1.5, 25.5)]),), False),
     "it could have tried again": ((lambda n: n.process(died_at=30.0, partitioned=[(1.5, 22.5)]),), True),
     "it did not run": ((lambda n: n.process(died_at=30.0, frozen=[(1.5, 29.9)]),), False),
+    "its commit was held up": ((lambda n: n.process(died_at=30.0, held_up=[(1.5, 29.9)]),), False),
     "more answers than it may have open": (
         (lambda n: n.process(died_at=2.03), lambda n: n.story(concurrency=1), lambda n: lose_many(n, 4)),
         True,
@@ -645,6 +646,7 @@ ALIVE: dict[str, tuple[Change, bool]] = {
     "it had ended": (lambda n: n.story(ended_at=30.0), False),
     "it slept beyond its lease": (lambda n: n.process(frozen=[(-100.0, 60.0)]), False),
     "it slept for a moment": (lambda n: n.process(frozen=[(20.0, 60.0)]), True),
+    "its heartbeat was held up for a moment": (lambda n: n.process(held_up=[(20.0, 23.0)]), True),
     "it had just begun, and found the crash": (lambda n: leased(n, [50.0]), False),
     "it had just taken its lease": (lambda n: leased(n, [49.0]), True),
     "another process had taken its place, and was killed": (lambda n: leased(n, [1.0], [40.0]), False),

@@ -32,9 +32,10 @@ class KilledError(BaseException):
 class Job(greenlet):
     """What a thread of a process does, until it is done or held up."""
 
-    def __init__(self, process: "SimulatedProcess", do: Callable[[], None]) -> None:
+    def __init__(self, process: "SimulatedProcess", do: Callable[[], None], *, has_followers: bool) -> None:
         super().__init__(do)
         self._process = process
+        self._has_followers = has_followers  # the next job of its thread begins after it
 
     @classmethod
     def now(cls) -> Self | None:
@@ -47,7 +48,10 @@ class Job(greenlet):
 
         Raises KilledError if the process is killed meanwhile.
         """
-        self._process.go_on_at(self._process.world.now + seconds, self)
+        now = self._process.world.now
+        if self._has_followers:
+            self._process.held_up.append((now, now + seconds))
+        self._process.go_on_at(now + seconds, self)
         assert self.parent is not None
         self.parent.switch()
 
@@ -77,7 +81,7 @@ class SimulatedProcess:
     """A process: its loop, and its machine as it sees it.
 
     `steps` counts the handles that ran; `kill_at` is the step before which it is killed, `freeze_at` maps steps to the
-    seconds for which it then stops.
+    seconds for which it then stops. `held_up` is when a thread whose jobs run in their order could not go on.
     """
 
     world: "World"
@@ -92,6 +96,7 @@ class SimulatedProcess:
     freeze_at: dict[int, float] = field(default_factory=dict)
     frozen_until: float = 0.0
     frozen: list[tuple[float, float]] = field(default_factory=list)
+    held_up: list[tuple[float, float]] = field(default_factory=list)
     ended_at: float | None = None
 
     def __post_init__(self) -> None:
@@ -161,7 +166,7 @@ class SimulatedProcess:
                 self.go_on_at(self.world.now + self.world.lags(), queue[0])
             self.loop.call_soon(self._answer, done, result, error)
 
-        job = Job(self, do)
+        job = Job(self, do, has_followers=executor is not None)
         self._jobs[job] = None
         queue = deque[Job]() if executor is None else self._queues.setdefault(executor, deque())
         queue.append(job)

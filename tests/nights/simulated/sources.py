@@ -89,7 +89,10 @@ class Source:
 
     def _set(self, key: str, value: object) -> None:
         with self.engine.begin() as connection:
-            connection.execute(text("UPDATE items SET name = :name WHERE id = :id"), {"id": key, "name": value})
+            connection.execute(
+                text("UPDATE items SET name = :name WHERE id = :id AND name IS NOT 'bad key'"),
+                {"id": key, "name": value},
+            )
 
     def _connect(self, _dialect: object, _record: object, arguments: list[Any], options: dict[str, Any]) -> Any:
         if self.trouble() == "source_unavailable":
