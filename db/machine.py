@@ -11,7 +11,7 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 UNKNOWN = "-"
 SLACK_MS = 50
@@ -84,6 +84,10 @@ class Machine:
             return str((_PROC / "self/ns/pid").readlink()).strip("pid:[]") or UNKNOWN
         except OSError:
             return UNKNOWN
+
+    def end_process(self, status: int) -> NoReturn:
+        """End this process at once: nothing in it runs any more, no `finally` block either."""
+        os._exit(status)
 
     def exists(self, pid: int) -> bool | None:
         """Whether a process has this pid now; None if that can't be seen."""

@@ -6,13 +6,13 @@ them as abandoned. A second Ctrl-C cuts them off at once.
 
 import asyncio
 import contextlib
-import os
 import signal
 import threading
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from dataclasses import dataclass
 from typing import Any
 
+from db.machine import here
 from presswork.errors import StoppedError, copy_of
 
 
@@ -101,7 +101,7 @@ def stopped_by_signals(stopper: Stopper) -> Iterator[None]:
         nonlocal received_so_far
         received_so_far += 1
         if received_so_far > 2:
-            os._exit(128 + number)
+            here().end_process(128 + number)
         stopper.stop(number.name)
 
     for number in before:

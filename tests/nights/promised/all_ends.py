@@ -46,7 +46,8 @@ def check_nothing_left(evidence: Evidence) -> Iterator[Violation]:
 def _not_imported(spill_folders: Sequence[Path]) -> Iterator[Violation]:
     for path in (path for folder in spill_folders for path in sorted(folder.rglob("*.spill"))):
         # A process that was killed in its first write leaves no whole line, so it has counted nothing as saved.
-        if b"\n" in path.read_bytes():
+        data = path.read_bytes()
+        if not data or b"\n" in data:
             yield Violation(NOTHING_LEFT, f"the spill file {path.name} was not imported")
 
 

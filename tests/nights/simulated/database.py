@@ -18,8 +18,8 @@ from sqlalchemy import Engine, event, make_url
 
 from db.ledger.connecting import open_ledger
 from db.session import make_engine
-from tests.nights.simulated.machines import EPOCH
-from tests.nights.simulated.processes import Job, KilledError
+from tests.nights.simulated.machines import EPOCH, KilledError
+from tests.nights.simulated.processes import Job
 from tests.nights.simulated.world import World
 
 TROUBLES = frozenset({"unavailable", "locked", "full", "slow"})

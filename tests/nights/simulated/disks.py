@@ -16,7 +16,7 @@ import pytest
 from db.ledger import spill
 from db.sources import spool
 from tests.nights.simulated.database import Outage, error_of
-from tests.nights.simulated.processes import KilledError
+from tests.nights.simulated.machines import KilledError
 from tests.nights.simulated.world import World
 
 _FAILING: Mapping[str, frozenset[str]] = {
@@ -46,7 +46,6 @@ class Disks:
     def install(self, patch: pytest.MonkeyPatch) -> None:
         """Let the product's spill files and spools be on these disks."""
         patch.setattr(spill, "os", _Os(self))
-        patch.setattr(spool, "os", _Os(self))
         patch.setattr(spool, "sqlite3", _Sqlite(self))
 
     def begin(self, world: World, outages: Sequence[Outage]) -> None:

@@ -4,8 +4,6 @@ from collections.abc import Callable
 from concurrent.futures import Future
 from typing import Any
 
-from tests.nights.simulated.processes import KilledError
-
 
 class InlineReading:
     """Stands in for presswork.engine.resources.source_reads.Reading: does the work at once."""
@@ -15,8 +13,6 @@ class InlineReading:
         self.result.set_running_or_notify_cancel()
         try:
             found = work()
-        except KilledError:
-            raise
         except BaseException as error:  # noqa: BLE001 - the reader that waits for the result raises it
             left()
             self.result.set_exception(error)

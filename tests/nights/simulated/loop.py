@@ -1,4 +1,4 @@
-"""An event loop that a simulation steps: one handle at a time, with simulated time, and with threads run inline.
+"""An event loop that a simulation steps: one handle at a time, with simulated time and simulated threads.
 
 Well-kept virtual clocks for asyncio move timers only. Here work in threads is simulated too, and a loop can stop in
 the middle, as a killed process does: none of its `finally` blocks run.

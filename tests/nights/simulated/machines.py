@@ -3,7 +3,7 @@
 import os
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 from db.machine import UNKNOWN, Machine
 
@@ -14,6 +14,10 @@ if TYPE_CHECKING:
 EPOCH = 1_795_651_200.0
 """The wall time at the world's second 0: 2026-11-26 00:00 UTC."""
 BOOTED_BEFORE_S = 5_000.0
+
+
+class KilledError(BaseException):
+    """The process that works on this is killed. Nothing in it may catch this, or do anything after it."""
 
 
 @dataclass
@@ -58,6 +62,10 @@ class SimulatedMachine(Machine):
     @property
     def pid_namespace(self) -> str:
         return self._on.name
+
+    def end_process(self, status: int) -> NoReturn:
+        self._world.kill(self._on.processes[self._pid], f"by its own exit with status {status}")
+        raise KilledError
 
     def exists(self, pid: int) -> bool:
         return pid in self._on.processes and self._on.processes[pid].alive

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Self
 from greenlet import getcurrent, greenlet
 
 from tests.nights.simulated.loop import SimulatedLoop
-from tests.nights.simulated.machines import Host, SimulatedMachine
+from tests.nights.simulated.machines import Host, KilledError, SimulatedMachine
 
 if TYPE_CHECKING:
     from tests.nights.simulated.world import World
@@ -23,10 +23,6 @@ if TYPE_CHECKING:
 
 LOOKS_AGAIN_S = 0.05
 """How long it takes until a job sees that a file is no longer locked."""
-
-
-class KilledError(BaseException):
-    """The process that works on this is killed. Nothing in it may catch this, or do anything after it."""
 
 
 class Job(greenlet):

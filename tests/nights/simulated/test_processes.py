@@ -1,8 +1,10 @@
 """Jobs of a process's threads can be held up while all else goes on."""
 
 import asyncio
+import signal
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +15,8 @@ from db.machine import here, use
 from db.session import begin_write
 from tests.nights.simulated import database
 from tests.nights.simulated.database import Ledger
-from tests.nights.simulated.processes import FileLocks, Job, KilledError, SimulatedProcess
+from tests.nights.simulated.machines import KilledError
+from tests.nights.simulated.processes import FileLocks, Job, SimulatedProcess
 from tests.nights.simulated.world import World
 
 ENDS = 1000.0
@@ -54,6 +57,23 @@ def ran_without_error(*processes: SimulatedProcess) -> None:
     for process in processes:
         assert process.task is not None
         process.task.result()
+
+
+def test_process_that_ends_itself_at_once_is_killed(world: World) -> None:
+    story = []
+
+    async def main() -> None:
+        asyncio.get_running_loop().add_signal_handler(signal.SIGINT, lambda: here().end_process(130))
+        try:
+            await asyncio.sleep(10)
+        finally:
+            story.append("cleaned up")
+
+    process, other = (world.start(name, world.host("machine"), main) for name in ("process", "other"))
+    world.call_at(1, partial(process.interrupt, signal.SIGINT))
+    world.run(ENDS)
+    assert (process.killed, other.killed, story) == (True, False, ["cleaned up"])
+    assert "killed at its step 2 by its own exit with status 130" in "".join(world.story)
 
 
 def test_job_goes_on_as_its_process_after_others_have_run(world: World) -> None:

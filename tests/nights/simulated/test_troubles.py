@@ -13,7 +13,7 @@ from db.sources.spool import RunSpools, sweep
 from db.sources.statements import Query
 from tests.nights.plan import Night
 from tests.nights.simulated.database import Outage
-from tests.nights.simulated.processes import KilledError
+from tests.nights.simulated.machines import KilledError
 from tests.nights.simulated.workplace import RECORDS_KEPT_S, Workplace
 from tests.nights.simulated.world import World
 

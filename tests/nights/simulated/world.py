@@ -16,7 +16,7 @@ from typing import Any
 
 from db.machine import use
 from tests.nights.simulated.machines import Host
-from tests.nights.simulated.processes import KilledError, SimulatedProcess
+from tests.nights.simulated.processes import SimulatedProcess
 
 STEP_S = 20e-6
 """How long a step takes."""
@@ -189,11 +189,7 @@ class World:
             if process.steps in process.freeze_at:
                 self.freeze(process, process.freeze_at[process.steps])
                 return
-            try:
-                loop.step()
-            except KilledError:
-                self.kill(process)
-                return
+            loop.step()
             if process.task is not None and process.task.done():
                 self._leave(process)
                 return
