@@ -1,10 +1,12 @@
 """One workplace for all nights of a test file, and one day for all processes that play them."""
 
+import asyncio
 import os
 from collections.abc import Iterator
 
 import pytest
 
+from db.machine import here, use
 from tests.nights.playing import first_of_the_day
 from tests.nights.simulated.workplace import Workplace, open_workplace
 
@@ -25,3 +27,12 @@ def place() -> Iterator[Workplace]:
     """Where nights are played."""
     with open_workplace() as place:
         yield place
+
+
+@pytest.fixture(autouse=True)
+def real_machine_afterwards() -> Iterator[None]:
+    """Let the real machine answer again after a test that stepped simulated processes."""
+    before = here()
+    yield
+    asyncio._set_running_loop(None)
+    use(before)

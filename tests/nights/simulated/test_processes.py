@@ -2,7 +2,7 @@
 
 import asyncio
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from sqlalchemy import Connection, text
 
-from db.machine import here, use
+from db.machine import here
 from db.session import begin_write
 from tests.nights.simulated import database
 from tests.nights.simulated.database import Ledger
@@ -23,13 +23,10 @@ ENDS = 1000.0
 
 
 @pytest.fixture
-def world() -> Any:
-    before = here()
+def world() -> Iterator[World]:
     world = World(1)
     yield world
     world.forget()
-    asyncio._set_running_loop(None)
-    use(before)
 
 
 @pytest.fixture(scope="module")
