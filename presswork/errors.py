@@ -10,7 +10,7 @@
     |   `-- TrialError          no run can resume a trial
     |-- RecordError             one record can't be used: it fails alone, by its key
     |-- RunEndedError           the run of this helper has ended
-    |-- LedgerAwayError         answers could not be written to the ledger; they are in a spill file
+    |-- LedgerAwayError         answers could not be written to the ledger, at best to a spill file
     `-- CallError               a request produced no usable answer
         |-- PassingCallError    may succeed later: retried
         `-- FinalCallError      can't succeed later: never retried
@@ -178,4 +178,4 @@ class StoppedError(StoppingCallError):
 
 
 class LedgerAwayError(PressworkError):
-    """The ledger is unavailable. Its answers are saved in a spill file; import them with `presswork db recover`."""
+    """Answers could not be written to the ledger; they are in a spill file, if one could be written. Run again."""

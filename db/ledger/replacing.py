@@ -60,7 +60,8 @@ def replaced_by_counted(connection: Connection, generations: Sequence[Generation
 
     They come from a process whose run another process has ended, so they don't count. A step that is done has counted
     all its records, and those without a generation were confirmed. In a step that is not done only `content` tells: if
-    a later run has confirmed the record since, nothing does any more, and the generation counts too.
+    a later run has confirmed the record since, nothing does any more, and the generation counts too. Several of a
+    record form a chain that ends at what stands for it.
     """
     found: dict[str, str] = {}
     for run_id, step, rows in by_step(generations):
@@ -79,15 +80,15 @@ def replaced_by_counted(connection: Connection, generations: Sequence[Generation
             for row in connection.execute(select(c.record_key, outcome.label("outcome")).where(*place, keys))
             if row.outcome
         }
-        own = {
-            row.record_key
-            for row in connection.execute(
-                _outcomes_of(connection.dialect.name),
-                step_parameters(run_id, step, sorted(standing), connection.dialect.name),
-            )
-            if not row.replaced_by
-        }
-        found |= {row.id: standing[row.record_key] for row in rows if row.record_key in standing.keys() - own}
+        own = _outcomes(connection, run_id, step, sorted(standing))
+        for row in sorted((row for row in rows if row.record_key in standing), key=lambda row: row.id):
+            there = own.setdefault(row.record_key, _Outcomes(None, standing[row.record_key], set()))
+            if there.counts is None or there.counts.replaced_by:
+                # As in mark_replaced, no two have the same `replaced_by`.
+                found[row.id] = there.last
+                if row.id not in there.ids:
+                    there.ids.add(row.id)
+                    there.last = row.id
     return found
 
 

@@ -10,12 +10,12 @@ import fcntl
 import hashlib
 import json
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from datetime import datetime
 from decimal import Decimal
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import orjson
 from sqlalchemy import Engine, select
@@ -28,6 +28,7 @@ from db.ledger.writing import write
 from db.session import is_unavailable, readable_url, reason_of, rows_of
 from db.tables import StoredRun
 
+T = TypeVar("T")
 FORMAT_VERSION = 1
 SPILL_SUFFIX = ".spill"
 REFUSED_SUFFIX = ".refused"
@@ -55,6 +56,15 @@ def keep_refused(folder: Path, run_id: str, refused: Iterable[RefusedRow]) -> Pa
         for found in refused
     ]
     return _append(refused_file(folder / run_id), b"".join(line + b"\n" for line in lines))
+
+
+def keep_in_one(folders: Sequence[Path], keep: Callable[[Path, str, T], Path], run_id: str, what: T) -> Path:
+    """Keep a batch or refused rows in the first folder that can be written; raises the OSError of the last one."""
+    for folder in folders[:-1]:
+        # Its disk is full or read-only, and is probably the ledger's; the next folder may be on another disk.
+        with suppress(OSError):
+            return keep(folder, run_id, what)
+    return keep(folders[-1], run_id, what)
 
 
 def refused_file(path: Path) -> Path:

@@ -6,7 +6,7 @@ attempts) is append-only, with two exceptions: an attempt is updated once when i
 its confirmation counts and its successor. lifecycle.py begins and ends runs.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 
@@ -54,21 +54,19 @@ def write(
 
 def _commit(engine: Engine, batch: WriteBatch, lease: leases.Lease | None, finder: RefusalFinder | None = None) -> None:
     put = partial(_put_accepted, finder) if finder else _put
-    late: dict[str, str] = {}
     with begin_write(engine) as connection:
         if lease is None:
             unmark(connection, _runs_of(connection, batch))
-            late = replaced_by_counted(connection, batch.generations)
         else:
             # A run with a lease has no mark, so this path needs no statement for it.
             leases.check(connection, lease)
         for part, rows in batch.parts():
             if rows and part != "confirmed":
                 statement = _statement(PARTS[part], connection.dialect.name)
-                own = _marked(connection, batch, late) if part == "generations" else rows
+                own = _marked(connection, batch, lease) if part == "generations" else rows
                 if put(connection, statement, own) < len(own) and part == "generations":
                     # Some were written before, or another process of the run has just written the same records.
-                    put(connection, statement, _marked(connection, batch, late))
+                    put(connection, statement, _marked(connection, batch, lease))
         if finder and 0 < len(batch) == finder.count_missing_history():
             raise finder.error
         standing.update_content(connection, batch.generations)
@@ -76,8 +74,9 @@ def _commit(engine: Engine, batch: WriteBatch, lease: leases.Lease | None, finde
         claims.release(connection, batch.released)
 
 
-def _marked(connection: Connection, batch: WriteBatch, late: Mapping[str, str]) -> list[GenerationRow]:
-    """Return the generations of a batch, each with what replaces it in its run."""
+def _marked(connection: Connection, batch: WriteBatch, lease: leases.Lease | None) -> list[GenerationRow]:
+    """Return the generations of a batch, each with what replaces it in its run; without a lease some may be late."""
+    late = replaced_by_counted(connection, batch.generations) if lease is None else {}
     in_time = [row for row in batch.generations if row.id not in late]
     return mark_replaced(connection, in_time) + [
         replace(row, replaced_by=late[row.id]) for row in batch.generations if row.id in late

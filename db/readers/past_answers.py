@@ -5,7 +5,7 @@ from decimal import Decimal
 from functools import cache
 from typing import Any
 
-from sqlalchemy import Engine, Select, Subquery, bindparam, func, select, union_all
+from sqlalchemy import Engine, Select, Subquery, bindparam, case, func, select, union_all
 
 from db.rollups.attempt_sums import COST, dollars_of, total
 from db.session import rows_of
@@ -58,7 +58,7 @@ class StepTokens:
 
 @dataclass(frozen=True, slots=True)
 class ModelAnswers:
-    """The tokens and the cost of all answers that one model gave; cost_usd is None if its price is unknown."""
+    """The tokens and the cost of all answers that one model gave; cost_usd is None if one has no price."""
 
     model: str | None
     answers: int
@@ -165,7 +165,9 @@ def spent_by_step(engine: Engine, run_id: str) -> list[StepTokens]:
 def answers_by_model(engine: Engine, run_id: str, step: str) -> list[ModelAnswers]:
     """Add up the answers that a run has for a step, by the model that gave them."""
     statement = (
-        select(Attempt.model, func.count(), *_TOKENS, func.sum(COST))
+        select(
+            Attempt.model, func.count(), *_TOKENS, case((func.count(Attempt.cost_usd) == func.count(), func.sum(COST)))
+        )
         .join(Generation, Generation.id == Attempt.generation_id)
         .where(Attempt.run_id == run_id, Attempt.output_tokens.is_not(None), Generation.step == step)
         .group_by(Attempt.model)

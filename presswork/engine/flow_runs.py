@@ -19,8 +19,10 @@ from presswork.settings import load_settings
 async def open_run(options: RunOptions | None = None, *, flow: str | None = None) -> AsyncIterator[Run]:
     """Open a run inside a Prefect flow, and close it when the flow ends, with or without an error.
 
-    `flow` is the run's name in the ledger; the default is the name of the flow's function. Raises ConfigurationError or
-    db.database_errors.DatabaseError before the first request.
+    At the flow's `timeout_seconds` requests in flight end at once, and the run is closed as cancelled, with the answers
+    it has; that may take PRESSWORK_DATABASE_PATIENCE_S longer. `flow` is the run's name in the ledger; the default is
+    the name of the flow's function. Raises ConfigurationError or db.database_errors.DatabaseError before the first
+    request.
     """
     _freeze_loaded_objects()
     host = HOST.get() or PrefectHost()

@@ -23,8 +23,7 @@ from presswork.engine.step import Step
 from presswork.errors import ConfigurationError
 from presswork.options import RunOptions, Selection
 from presswork.pacing.pace import Pace
-from presswork.pacing.spending import Answers, Estimate, mean_of
-from presswork.prices import Usage
+from presswork.pacing.spending import Estimate, mean_of
 from presswork.prompts.render import Brief
 from presswork.report.progress import counts_in_words
 from presswork.report.summary import Summary
@@ -171,21 +170,7 @@ class Run:
         # The cap is the job's: the helpers' costs reduce what this process may spend.
         self.pace.spending.helpers = await ledger.spent() - self.pace.spending.earlier
         # Near the cap, an estimate from a single answer could spend too much.
-        answers = [
-            Answers(
-                each.model,
-                each.answers,
-                Usage(
-                    each.input_tokens,
-                    each.cache_creation_5m_tokens,
-                    each.cache_creation_1h_tokens,
-                    each.cache_read_tokens,
-                    each.output_tokens,
-                ),
-                each.cost_usd,
-            )
-            for each in await ledger.answers(step)
-        ]
+        answers = await ledger.answers(step)
         if answers:
             self.pace.estimates.setdefault(step, mean_of(answers, brief.template.front.model))
 

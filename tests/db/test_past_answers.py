@@ -162,9 +162,13 @@ def test_answers_of_a_step_are_added_up_by_the_model_that_gave_them(book: Book) 
     book.add("c", settled={"model": "gpt-9", "input_tokens": 5, "output_tokens": 6, "cost_usd": None})
     book.add("d", status="failed", settled={"error_type": "connection", "output_tokens": None, "cost_usd": None})
     book.add("e", step="second")
+    # The mean of a sum without the second one's cost would be too low.
+    book.add("f", settled={"model": "gateway/claude", "input_tokens": 5, "output_tokens": 6})
+    book.add("g", settled={"model": "gateway/claude", "input_tokens": 5, "output_tokens": 6, "cost_usd": None})
 
     assert answers_by_model(book.ledger, book.run_id, STEP) == [
         ModelAnswers(SONNET, 2, 30, 1000, 0, 1000, 120, Decimal("0.02")),
+        ModelAnswers("gateway/claude", 2, 10, 0, 0, 0, 12, None),
         ModelAnswers("gpt-9", 1, 5, 0, 0, 0, 6, None),
     ]
 

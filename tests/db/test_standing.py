@@ -13,7 +13,7 @@ from sqlalchemy import Engine, insert, select, text, update
 
 from db.clock import new_id, now
 from db.ledger.lifecycle import begin_step, close_run, end_step, suspend_run
-from db.ledger.rows import ConfirmedRow, ParentRow, WriteBatch, values_of
+from db.ledger.rows import ConfirmedRow, GenerationRow, ParentRow, WriteBatch, values_of
 from db.ledger.writing import write
 from db.session import begin_write
 from db.tables import Generation, GenerationParent, StandingContent, StoredRun, StoredStep, WorkingRow
@@ -152,6 +152,13 @@ def counting(ledger: Engine) -> list[str]:
         return list(connection.scalars(select(Generation.id).where(Generation.replaced_by == "")))
 
 
+def replaced(ledger: Engine) -> dict[str, str]:
+    """What replaces each generation that does not count."""
+    with ledger.connect() as connection:
+        by_id = select(Generation.id, Generation.replaced_by).where(Generation.replaced_by != "")
+        return dict(connection.execute(by_id).tuples().all())
+
+
 def test_newest_outcome_of_a_run_counts_and_the_others_stay(ledger: Engine) -> None:
     book = Book(ledger)
     failed = book.add("tea", status="failed", output=None, output_hash=None, error_kind="timeout")
@@ -208,8 +215,7 @@ def test_answer_that_comes_after_its_run_has_closed_is_kept_and_not_counted_if_t
     assert set(counting(ledger)) == {current, mint}
     assert steps(ledger) == {STEP: (1, 0, 0)}
     assert stands(ledger, "tea") == (current, book.run_id, 1, None, 0)
-    with ledger.connect() as connection:
-        assert connection.scalars(select(Generation.id).where(Generation.replaced_by == current)).all() == [slow]
+    assert replaced(ledger) == {slow: current}
 
 
 @pytest.mark.parametrize("status", ["succeeded", "failed"])
@@ -217,8 +223,7 @@ def test_answer_that_comes_after_its_run_and_a_later_one_have_confirmed_the_reco
     ledger: Engine, status: Any
 ) -> None:
     book, late, later_still = Book(ledger), WriteBatch(), WriteBatch()
-    for batch in (late, later_still):
-        book.generation(batch, "tea", id=new_id())
+    slow = [book.generation(batch, "tea", id=new_id()) for batch in (late, later_still)]
     begin_step(ledger, book.run_id, STEP, made_from=None, total=2, left_out=0)
     own = {} if status == "succeeded" else {"output": None, "output_hash": None}
     current = Book(ledger).add("tea", status=status, **own)
@@ -227,9 +232,26 @@ def test_answer_that_comes_after_its_run_and_a_later_one_have_confirmed_the_reco
     end_step(ledger, book.run_id, STEP)
     book.close()
     confirm(Book(ledger), "tea", current, status)
-    for batch in (late, late, later_still):
+    for batch in (late, late, later_still, later_still):
         write(ledger, batch)
     assert set(counting(ledger)) == {current, mint}
+    assert replaced(ledger) == {slow[0]: current, slow[1]: slow[0]}
+
+
+def test_several_answers_that_come_late_in_one_batch_are_all_kept(ledger: Engine) -> None:
+    book, batch, parent = Book(ledger), WriteBatch(), Book(ledger).add("mint")
+    slow = [book.generation(batch, "tea", id=new_id()) for _process in range(3)]
+    current = Book(ledger).add("tea")
+    confirm(book, "tea", current)
+    book.close()
+    batch.generations.reverse()
+    batch.parents = [ParentRow(row, parent) for row in slow]
+    for _written_twice in range(2):
+        write(ledger, batch)
+    assert set(counting(ledger)) == {parent, current}
+    assert replaced(ledger) == {slow[0]: current, slow[1]: slow[0], slow[2]: slow[1]}
+    with ledger.connect() as connection:
+        assert set(connection.scalars(select(GenerationParent.generation_id))) == set(slow)
 
 
 def test_answer_that_comes_after_its_run_has_stopped_counts_in_a_step_that_had_not_come_to_the_record(
@@ -252,6 +274,18 @@ def waits_for_a_lock(ledger: Engine) -> bool:
         return bool(connection.scalar(waiting))
 
 
+def write_at_once(ledger: Engine, first: GenerationRow, second: WriteBatch) -> None:
+    """Write a batch while a generation that another process has written is not committed."""
+    with ThreadPoolExecutor(1) as other:
+        with begin_write(ledger) as connection:
+            connection.execute(insert(Generation).values(values_of(first)))
+            written = other.submit(write, ledger, second)
+            # It has looked for the record's generations, and waits for the one that is not committed yet.
+            while not waits_for_a_lock(ledger) and not written.done():
+                time.sleep(0.01)
+        written.result(30)
+
+
 @pytest.mark.postgres
 def test_two_processes_of_a_run_that_write_a_record_at_once_both_keep_what_they_have(ledger: Engine) -> None:
     if ledger.dialect.name != "postgresql":
@@ -261,18 +295,24 @@ def test_two_processes_of_a_run_that_write_a_record_at_once_both_keep_what_they_
     older, newer = (book.generation(batch, "tea") for batch in batches)
     for batch, row in zip(batches, (older, newer), strict=True):
         batch.parents.append(ParentRow(row, parent))
-    with ThreadPoolExecutor(1) as other:
-        with begin_write(ledger) as connection:
-            connection.execute(insert(Generation).values(values_of(batches[0].generations[0])))
-            written = other.submit(write, ledger, batches[1])
-            # It has looked for the record's generations, and waits for the one that is not committed yet.
-            while not waits_for_a_lock(ledger) and not written.done():
-                time.sleep(0.01)
-        written.result(30)
+    write_at_once(ledger, batches[0].generations[0], batches[1])
     assert counting(ledger) == [parent, newer]
+    assert replaced(ledger) == {older: newer}
     with ledger.connect() as connection:
         assert connection.scalars(select(GenerationParent.generation_id)).all() == [newer]
-        assert connection.scalars(select(Generation.id).where(Generation.replaced_by == newer)).all() == [older]
+
+
+@pytest.mark.postgres
+def test_two_processes_that_write_late_answers_to_a_record_at_once_both_keep_what_they_have(ledger: Engine) -> None:
+    if ledger.dialect.name != "postgresql":
+        pytest.skip("SQLite has one writer at a time")
+    book, batches = Book(ledger), [WriteBatch(), WriteBatch()]
+    slow = [book.generation(batch, "tea", id=new_id()) for batch in batches]
+    current = Book(ledger).add("tea")
+    confirm(book, "tea", current)
+    book.close()
+    write_at_once(ledger, replace(batches[0].generations[0], replaced_by=current), batches[1])
+    assert replaced(ledger) == {slow[0]: current, slow[1]: slow[0]}
 
 
 def test_answer_of_the_run_itself_that_is_looked_up_late_does_not_count(ledger: Engine) -> None:
@@ -299,10 +339,7 @@ def test_one_batch_may_hold_several_outcomes_of_a_record(ledger: Engine) -> None
     for _written_twice in range(2):
         write(ledger, batch)
     assert set(counting(ledger)) == {first, written, asked_again}
-    with ledger.connect() as connection:
-        by_id = select(Generation.id, Generation.replaced_by).where(Generation.replaced_by != "")
-        replaced = dict(connection.execute(by_id).tuples().all())
-    assert replaced == {failed: written, repeated: failed, asked: asked_again}
+    assert replaced(ledger) == {failed: written, repeated: failed, asked: asked_again}
     assert stands(ledger, "tea") == (repeated, book.run_id, 0, None, 0)
     assert stands(ledger, "mint") == (asked_again, book.run_id, 0, None, 0)
 

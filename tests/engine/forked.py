@@ -24,6 +24,8 @@ from tests.engine.plain_host import run_plainly
 
 LEFT = 75
 """The exit status of a process whose run is suspended."""
+LONGEST_S = 120.0
+"""No process of a test takes longer, in seconds."""
 _FORKS = multiprocessing.get_context("forkserver")
 # What a run loads late is loaded early.
 _LATE = ("presswork.claude.client", "httpcore2", "genai_prices.data", "psycopg")
@@ -43,8 +45,14 @@ class Forked:
         return self._process.exitcode
 
     async def wait(self) -> int | None:
-        """Wait until it has ended, and return its exit status; if a signal ended it, the negative signal number."""
-        await asyncio.to_thread(self._process.join)
+        """Wait until it has ended, and return its exit status; if a signal ended it, the negative signal number.
+
+        It is killed after `LONGEST_S`, even if it is frozen: pytest waits for its forked processes when it ends.
+        """
+        await asyncio.to_thread(self._process.join, LONGEST_S)
+        if self.returncode is None:
+            self.kill()
+            raise TimeoutError
         return self.returncode
 
     async def communicate(self) -> tuple[bytes, bytes]:
@@ -56,15 +64,7 @@ class Forked:
         if self.returncode is None:
             os.kill(self.pid, number)
 
-    async def ended(self) -> int | None:
-        """Wait until it has ended, and return its exit status; if a signal ended it, the negative signal number."""
-        await asyncio.to_thread(self._process.join, 120)
-        status = self._process.exitcode
-        self.kill()
-        return status
-
     def kill(self) -> None:
-        """End it, even if it is frozen: pytest's process waits for its forked processes when it ends."""
         self._process.kill()
 
 
@@ -73,7 +73,9 @@ async def fork(
 ) -> Forked:
     """Run a flow in a new process, which calls `first` before; the process imports both by name."""
     process = _FORKS.Process(
-        target=_run, args=(flow.fn.__module__, flow.fn.__name__, first, {**os.environ, **(environment or {})})
+        target=_run,
+        args=(flow.fn.__module__, flow.fn.__name__, first, {**os.environ, **(environment or {})}),
+        daemon=True,
     )
     await asyncio.to_thread(process.start)
     return Forked(process)
@@ -83,7 +85,7 @@ async def fork_code(code: str, folder: Path) -> Forked:
     """Run code in a new process, as `python -c` does; what it says is kept in a file in `folder`."""
     file, said = tempfile.mkstemp(prefix="said-", dir=folder)
     os.close(file)
-    process = _FORKS.Process(target=_run_code, args=(code, said, dict(os.environ)))
+    process = _FORKS.Process(target=_run_code, args=(code, said, dict(os.environ)), daemon=True)
     await asyncio.to_thread(process.start)
     return Forked(process, Path(said))
 

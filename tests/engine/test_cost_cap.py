@@ -197,8 +197,9 @@ async def test_dollar_that_is_shared_by_killed_and_resumed_runs_is_not_exceeded(
 
     assert summary.status == "capped"
     # What a kill leaves open counts as spent, billed or not: requests in flight, and a few that were only committed. On
-    # a busy machine more of them were never sent, so less is billed.
-    assert left_open <= 125 * len(kills)
+    # a busy machine more of them were never sent, so less is billed. `_ahead` in pace.py admits a quarter more than the
+    # concurrency.
+    assert left_open <= (100 + 100 // 4) * len(kills)
     assert 0.99 < known + perhaps <= 1.02
     assert known <= billed[-1] <= 1.02
 

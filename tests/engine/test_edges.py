@@ -108,13 +108,25 @@ def assert_ended_well(work: Workshop) -> None:
         assert work.value(f"SELECT count(*) FROM {left}") == 0, left
 
 
+async def test_process_that_does_not_end_is_killed(work: Workshop, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tests.engine.forked.LONGEST_S", 1)
+    process = await stopped_at(BEGINS, before=True, how=signal.SIGSTOP)
+    try:
+        with pytest.raises(TimeoutError):
+            await process.wait()
+        await until(lambda: process.returncode == -signal.SIGKILL, pause_s=0.02)
+    finally:
+        process.kill()
+    assert work.requests == 0
+
+
 @pytest.mark.parametrize("before", [True, False], ids=["before", "after"])
 @pytest.mark.parametrize("name", [BEGINS, SUSPENDS, CLOSES])
 async def test_run_whose_process_is_killed_at_an_edge_goes_on(work: Workshop, name: str, before: bool) -> None:
     if name == CLOSES:
         approve()
     process = await stopped_at(name, before=before, how=signal.SIGKILL)
-    assert await process.ended() == -signal.SIGKILL
+    assert await process.wait() == -signal.SIGKILL
     await opened_again(work)
 
 
@@ -122,7 +134,7 @@ async def test_run_whose_process_is_killed_at_an_edge_goes_on(work: Workshop, na
 async def test_run_whose_process_is_killed_as_it_takes_it_up_goes_on(work: Workshop, before: bool) -> None:
     await work.call(first_records)
     process = await stopped_at(BEGINS, before=before, how=signal.SIGKILL)
-    await process.ended()
+    await process.wait()
     status = work.value("SELECT status FROM runs")
     assert (status, work.requests) == ("completed" if before else "running", 2)
     await opened_again(work)
@@ -140,7 +152,7 @@ async def test_process_that_wakes_at_an_edge_changes_nothing_of_what_another_has
         await frozen(process)
         await opened_again(work)
         os.kill(process.pid, signal.SIGCONT)
-        await process.ended()
+        await process.wait()
     finally:
         process.kill()
     assert_ended_well(work)
@@ -154,7 +166,7 @@ async def test_run_that_is_cancelled_at_an_edge_ends_in_order_and_goes_on(
     if name == CLOSES:
         approve()
     process = await stopped_at(name, before=before, how=signal.SIGINT)
-    await process.ended()
+    await process.wait()
     # While a run opens, Ctrl-C ends the process at once and leaves its lease, which is then seen as expired.
     assert work.value("SELECT count(*) FROM leases") == 0 or name == BEGINS
     shown = {state_of(row["id"], row["status"], running(work.ledger)) for row in work.rows("SELECT * FROM runs")}

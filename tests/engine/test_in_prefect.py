@@ -19,6 +19,7 @@ import psutil
 import pytest
 from prefect import flow, get_client
 from prefect.blocks.system import Secret
+from prefect.client.schemas.actions import WorkPoolCreate
 from prefect.client.schemas.filters import (
     ArtifactFilter,
     ArtifactFilterFlowRunId,
@@ -38,6 +39,7 @@ from flows.content import content
 from flows.product_copy import Products, product_copy
 from flows.support_replies import support_replies
 from presswork import RunOptions, Summary, open_run
+from presswork.engine.orchestration import prefect_helpers
 from presswork.engine.orchestration.helper_runs import HelpersUnavailableError
 from presswork.engine.orchestration.prefect_helpers import PrefectHelperRuns, _deployment_of
 from presswork.engine.orchestration.prefect_host import PrefectHost
@@ -436,6 +438,28 @@ async def test_run_with_shards_says_what_it_needs_where_nothing_is_deployed(work
             await client.delete_deployment(deployment.id)
     with pytest.raises(ConfigurationError, match="presswork deploy"):
         await workshop.run(shards=3)
+    assert workshop.requests == 0
+
+
+async def test_shards_of_a_run_whose_deployment_was_deleted_name_the_deployment_that_they_use(
+    workshop: Workshop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said: list[str] = []
+    monkeypatch.setattr(prefect_helpers._log, "warning", lambda message, *args: said.append(message % args))
+    async with get_client() as client:
+        pool = await client.create_work_pool(WorkPoolCreate(name="of-another-team", type="process"))
+        flow_run = await client.create_flow_run(content, parameters={"template": "note"})
+        other = await client.create_deployment(flow_run.flow_id, "aa-another-team", work_pool_name=pool.name)
+        try:
+            found = await _deployment_of(client, flow_run)
+            assert (found.id, said) == (other, [])
+            found = await _deployment_of(client, flow_run.model_copy(update={"deployment_id": uuid4()}))
+            assert found.id == other
+        finally:
+            await client.delete_deployment(other)
+            await client.delete_work_pool(pool.name)
+    (line,) = said
+    assert "'aa-another-team'" in line
     assert workshop.requests == 0
 
 

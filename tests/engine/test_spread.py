@@ -10,6 +10,7 @@ from typing import Any
 from unittest.mock import AsyncMock
 
 import pytest
+from anyio import CancelScope
 from prefect.exceptions import Abort
 
 from db.ledger.leases import Lease
@@ -88,6 +89,7 @@ class ToldRuns:
 
     async def cancel(self, flow_run: str, why: str) -> None:
         self._fail("cancel")
+        await asyncio.sleep(0)
         if flow_run in self.silent:
             await asyncio.Event().wait()
         self.ended[flow_run] = why
@@ -303,6 +305,17 @@ async def test_stopped_run_cancels_each_helper_that_has_not_ended(workshop: Work
     assert runs.ended == {"3/1": "The run of this helper was stopped."}
     assert lines(workshop, "Could not cancel") == ["Could not cancel helper 1."]
     assert workshop.requests == 0
+
+
+async def test_run_that_is_cut_off_cancels_its_helpers(workshop: Workshop) -> None:
+    # Prefect cuts a flow off at its `timeout_seconds`: it cancels this and every later await.
+    runs = ToldRuns({1: [[RUNNING]], 2: [[RUNNING]]})
+    with CancelScope() as scope:
+        runs.look = scope.cancel
+        await split(workshop, runs)
+    assert scope.cancelled_caught
+    assert sorted(runs.ended) == ["1/1", "2/1"]
+    assert workshop.value("SELECT status FROM runs") == "cancelled"
 
 
 async def test_stopped_run_closes_although_the_server_of_its_helpers_does_not_answer(

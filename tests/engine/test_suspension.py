@@ -126,14 +126,14 @@ async def test_run_that_is_suspended_is_taken_up_on_another_machine_and_after_a_
         (rebooted, {}),
     ):
         process = await fork(approved, first=first, environment=environment)
-        assert await process.ended() == LEFT
+        assert await process.wait() == LEFT
         assert (run_of(waiting)["status"], waiting.requests, held(waiting)) == ("suspended", 4, (0, 0, 0))
     with waiting.source.begin() as connection:
         # The run still uses the records that were read on this machine.
         connection.execute(text("DELETE FROM items"))
     approve()
     process = await fork(approved, first=rebooted)
-    assert await process.ended() == 0
+    assert await process.wait() == 0
 
     row = run_of(waiting)
     assert (row["status"], row["suspended_for"], row["due_at"]) == ("completed", None, None)

@@ -198,9 +198,27 @@ async def test_answer_that_neither_the_ledger_nor_a_disk_takes_is_said_to_be_los
         (tmp_path / "no folder").touch()
         writer.spill_folders = [tmp_path / "no folder"]
         book.generation(writer._batch, "a")
-        with pytest.raises(LedgerAwayError, match=r"Nor can a spill file: .*are lost\. Free disk"):
+        with pytest.raises(LedgerAwayError, match=r"Nor can a spill file: .*are lost\. Free disk") as raised:
             await writer.committed()
+        assert "PRESSWORK_SPILL_DIR" in str(raised.value)
+        with pytest.raises(LedgerAwayError) as raised_by_call:
+            await writer.call(Away(1))
     assert "are lost" in caplog.text
+    assert "All answers are saved" not in str(raised_by_call.value)
+
+
+async def test_disk_error_without_a_text_is_named_by_its_type(
+    opened: Open, book: Book, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def keep(*_arguments: object) -> Path:
+        raise PermissionError
+
+    monkeypatch.setattr("presswork.engine.resources.writer.keep_batch", keep)
+    async with opened(patience_s=0) as writer:
+        writer.commit = Away(float("inf"))
+        book.generation(writer._batch, "a")
+        with pytest.raises(LedgerAwayError, match="Nor can a spill file: PermissionError"):
+            await writer.committed()
 
 
 @pytest.mark.parametrize("error", [ProgrammingError("", {}, ValueError("no such table")), RuntimeError(""), OSError()])
@@ -343,6 +361,7 @@ async def test_writer_that_is_cancelled_while_it_closes_commits_its_last_rows(op
     closing = asyncio.create_task(write_and_close())
     await asyncio.wait([closing])
     assert statuses(book.ledger) == {"a": "succeeded"}
+    assert closing.cancelled()
 
 
 async def test_writer_that_is_cancelled_lets_go_who_waits_for_it(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ They have a deployment of their own: like the run's, but without a schedule and 
 cancel the helpers while their run is active. spread.py decides what happens to which helper.
 """
 
+import logging
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass
@@ -33,6 +34,7 @@ from presswork.errors import ConfigurationError
 from presswork.options import RunOptions
 from presswork.report.prefect.prefect_pages import read_all
 
+_log = logging.getLogger("prefect.presswork")
 _OF_DEPLOYMENT = (
     "flow_id version work_pool_name work_queue_name path entrypoint pull_steps job_variables storage_document_id"
 ).split()
@@ -147,7 +149,7 @@ async def _deployment_for_helpers(client: PrefectClient, flow_run: FlowRun) -> U
 
 async def _deployment_of(client: PrefectClient, flow_run: FlowRun) -> DeploymentResponse:
     if flow_run.deployment_id is not None:
-        # Somebody may have deleted it since the run began. Another one of the flow does as well.
+        # Somebody may have deleted it since the run began.
         with suppress(ObjectNotFound):
             return await client.read_deployment(flow_run.deployment_id)
     flow = await client.read_flow(flow_run.flow_id)
@@ -158,4 +160,11 @@ async def _deployment_of(client: PrefectClient, flow_run: FlowRun) -> Deployment
             f"A run with shards needs a deployment of the flow {flow.name!r} with a work pool on this Prefect server. "
             "Create it with `presswork deploy`, or leave out --shards."
         )
-    return min(usable, key=lambda one: one.name)
+    chosen = min(usable, key=lambda one: one.name)
+    if flow_run.deployment_id is not None:
+        # It may have other code or another work pool, which nobody could tell otherwise.
+        message = (
+            "The run's deployment was deleted in Prefect. The run uses the deployment %r of its flow for its shards."
+        )
+        _log.warning(message, chosen.name)
+    return chosen

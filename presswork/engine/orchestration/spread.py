@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from contextlib import AbstractAsyncContextManager, suppress
 from dataclasses import dataclass, field, replace
 
+from anyio import CancelScope
 from sqlalchemy.exc import SQLAlchemyError
 
 from db.database_errors import DatabaseError
@@ -70,7 +71,9 @@ async def spread(run: SpreadRun, opening: AbstractAsyncContextManager[HelperRuns
             with run.stopper.pursuing():
                 await spreading.carry_out()
         except BaseException:
-            await spreading.cancel("The run of this helper was stopped.")
+            # At Prefect's `timeout_seconds` anyio cancels each await again, so no cancel would reach the server.
+            with CancelScope(shield=True):
+                await spreading.cancel("The run of this helper was stopped.")
             raise
 
 

@@ -7,7 +7,7 @@ import asyncio
 import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import astuple, dataclass, replace
 from datetime import datetime
 from functools import partial
 from pathlib import Path
@@ -21,7 +21,7 @@ from db.ledger.refused_rows import RefusedRow, in_words
 from db.ledger.rows import RunRow, TemplateRow
 from db.readers.chains import Spent, spent_by_chain, spent_by_leases, spent_by_run
 from db.readers.look_up import PromptHistory, look_up
-from db.readers.past_answers import ModelAnswers, answers_by_model, mean_tokens
+from db.readers.past_answers import answers_by_model, mean_tokens
 from db.readers.runs import read_run
 from db.readers.stored_generations import count_padded_keys
 from db.readers.what_stands import OwnOutcome, Standing, read_own_outcomes, read_standing
@@ -33,6 +33,8 @@ from presswork.engine.resources.lease import HeldLease
 from presswork.engine.resources.writer import Writer
 from presswork.errors import ConfigurationError, LedgerAwayError, RunEndedError
 from presswork.options import Helper
+from presswork.pacing.spending import Answers
+from presswork.prices import Usage
 
 _log = logging.getLogger("prefect.presswork")
 ADDING_UP_S = 10.0
@@ -154,9 +156,11 @@ class RunLedger:
         linked = await self.writer.read(spent_by_chain, self.engine, self.run_id)
         return linked + await self.writer.read(spent_by_run, self.engine, self.run_id, except_lease=self.lease_id)
 
-    async def answers(self, step: str) -> list[ModelAnswers]:
+    async def answers(self, step: str) -> list[Answers]:
         """Return what the run's answers for a step have used so far, by the model that gave them."""
-        return await self.writer.read(answers_by_model, self.engine, self.run_id, step)
+        found = await self.writer.read(answers_by_model, self.engine, self.run_id, step)
+        # The tokens are in the same order.
+        return [Answers(model, count, Usage(*tokens), cost) for model, count, *tokens, cost in map(astuple, found)]
 
     async def index_words(self) -> None:
         """Index the words of closed runs, if the ledger has an index of words; a failure is only noted."""

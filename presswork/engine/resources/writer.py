@@ -31,7 +31,7 @@ from db.ledger.rows import (
     TextRow,
     WriteBatch,
 )
-from db.ledger.spill import keep_batch, keep_refused
+from db.ledger.spill import keep_batch, keep_in_one, keep_refused
 from db.ledger.writing import write
 from db.machine import monotonic_s
 from db.session import is_unavailable, readable_url, reason_of
@@ -91,11 +91,16 @@ class Writer:
         self._closing = True
         self._arrived.set()
         self._full.set()
+        cancelled: asyncio.CancelledError | None = None
         while self._loop_task is not None and not self._loop_task.done():
-            # Waiting for the task itself would cancel it too, and lose its rows. The run ends here anyway.
-            with contextlib.suppress(asyncio.CancelledError):
+            # Waiting for the task itself would cancel it too, and lose its rows.
+            try:
                 await asyncio.wait([self._loop_task])
+            except asyncio.CancelledError as error:
+                cancelled = error  # with its message, by which anyio knows its own
         self._thread.shutdown(wait=False)
+        if cancelled is not None:
+            raise cancelled
 
     def has_prompt(self, prompt_hash: str) -> bool:
         """Return whether a prompt is already in the open batch."""
@@ -132,7 +137,7 @@ class Writer:
         self._batch.released.append((self._lease_id, prompt_hash))
 
     async def committed(self) -> None:
-        """Wait until all added rows are in the ledger; raises LedgerAwayError if they are in a spill file."""
+        """Wait until all added rows are in the ledger; raises LedgerAwayError if they can't be written."""
         done = self._done_before
         if self._batch or self._batch.released:
             done = self._done
@@ -242,8 +247,8 @@ class Writer:
                 if self.spill is not None or monotonic_s() - began + pause > self._patience_s:
                     raise LedgerAwayError(
                         f"The ledger {readable_url(self._engine.url)} is still unavailable after "
-                        f"{self._patience_s:,.0f} s: {self._complaint}. All answers are saved, in it or in a spill "
-                        "file. Run again when the ledger is available."
+                        f"{self._patience_s:,.0f} s: {self._complaint}. The log says where its answers are saved. "
+                        "Run again when the ledger is available."
                     ) from None
                 await self._pause(pause)
                 pause = min(pause * 2, LONGEST_PAUSE_S)
@@ -269,31 +274,27 @@ class Writer:
         batch.end_unsent(now())
         failed = f"The ledger {readable_url(self._engine.url)} can't be written: {self._complaint or 'unavailable'}."
         try:
-            self.spill = await self._keep(keep_batch, batch)
+            self.spill = await self.call_once(keep_in_one, self.spill_folders, keep_batch, self.run_id, batch)
         except OSError as error:
-            lost = (
-                f"{failed} Nor can a spill file: {error.strerror}. Answers not saved before are lost. Free disk space."
-            )
-            _log.error(lost)  # an earlier error may end the run
-            raise LedgerAwayError(lost) from None
+            failed += f" Nor can a spill file: {_cause_of(error)}. Answers not saved before are lost. "
+            failed += "Free disk space or set PRESSWORK_SPILL_DIR, then run again."
+            _log.error(failed)  # an earlier error may end the run
+            raise LedgerAwayError(failed) from None
         failed += f" Its answers are saved in the spill file {self.spill}."
         raise LedgerAwayError(f"{failed} The next run or `presswork db recover` imports them.")
-
-    async def _keep(self, keep: Callable[[Path, str, T], Path], what: T) -> Path:
-        for folder in self.spill_folders[:-1]:
-            # The disk is full or read-only, and is probably the ledger's; the next folder may be on another disk.
-            with contextlib.suppress(OSError):
-                return await self.call_once(keep, folder, self.run_id, what)
-        return await self.call_once(keep, self.spill_folders[-1], self.run_id, what)
 
     async def _report_refused(self, refused: Sequence[RefusedRow]) -> None:
         if not refused:
             return
         self._refused += refused
         try:
-            kept = await self._keep(keep_refused, refused)
+            kept = await self.call_once(keep_in_one, self.spill_folders, keep_refused, self.run_id, refused)
         except OSError as error:
-            where = f"could not be saved ({error.strerror})"
+            where = f"could not be saved ({_cause_of(error)})"
         else:
             where = f"are saved in {kept}"
         _log.warning("%s The original rows %s.", in_words(refused), where)
+
+
+def _cause_of(error: OSError) -> str:
+    return error.strerror or type(error).__name__
