@@ -45,9 +45,11 @@ def mark_replaced(connection: Connection, generations: Sequence[GenerationRow]) 
             there = outcomes.setdefault(row.record_key, _Outcomes(row, row.id, {row.id}))
             if row.id in there.ids:
                 continue
+            is_older = row.id < max(there.ids)
             there.ids.add(row.id)
-            if there.counts.id > row.id or _repeats(row, there.counts):
-                # An older row comes from a spill file, from a superseded process, or from a late look-up.
+            if is_older or _repeats(row, there.counts):
+                # An older row comes from a spill file, from a superseded process, or from a late look-up. It may be
+                # newer than the row that counts, if one that repeats that is newer still: so `content` has it too.
                 replaced[row.id], there.last = there.last, row.id
             else:
                 replaced[there.counts.id], there.counts = row.id, row

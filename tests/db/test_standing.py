@@ -326,6 +326,20 @@ def test_answer_of_the_run_itself_that_is_looked_up_late_does_not_count(ledger: 
     assert counting(ledger) == [changed]
 
 
+def test_answer_that_comes_after_a_look_up_of_an_earlier_one_counts_neither_in_its_run_nor_as_content(
+    ledger: Engine,
+) -> None:
+    # From a superseded process. The one that took its place found the earlier answer, which has confirmed it.
+    book, late = Book(ledger), WriteBatch()
+    written = book.add("tea")
+    slow = book.generation(late, "tea")
+    found = book.reuse("tea", written)
+    write(ledger, late)
+    assert counting(ledger) == [written]
+    assert replaced(ledger) == {found: written, slow: found}
+    assert stands(ledger, "tea") == (found, book.run_id, 0, None, 0)
+
+
 def test_one_batch_may_hold_several_outcomes_of_a_record(ledger: Engine) -> None:
     # A helper that lost its lease took its own range again before the first outcomes were committed.
     book, batch, first = Book(ledger), WriteBatch(), Book(ledger).add("mint")

@@ -34,24 +34,14 @@ def check_one_row(evidence: Evidence) -> Iterator[Violation]:
         reached = _chain_to(counting[0].id, rows)
         if reached != {row.id for row in rows}:
             yield Violation(ONE_ROW, f"{key}: {sorted({row.id for row in rows} - reached)} lead to no row that counts")
-        newer = [row.id for row in rows if _is_newer(row, counting[0], rows)]
+        newer = [row.id for row in rows if row.id > counting[0].id and not _repeats(row, counting[0])]
         if newer:
             yield Violation(ONE_ROW, f"{key}: {counting[0].id} counts, and {newer} are newer")
 
 
-def _is_newer(row: KeptGeneration, other: KeptGeneration, rows: Sequence[KeptGeneration]) -> bool:
-    """Whether a row of a run is newer than another. One that repeats a row stands where that row does.
-
-    That holds only among rows that are made from the same record and template: else the record has changed meanwhile.
-    """
-    if (row.record_hash, row.template_hash) != (other.record_hash, other.template_hash):
-        return row.id > other.id
-    return _place(row, rows) > _place(other, rows)
-
-
-def _place(row: KeptGeneration, rows: Sequence[KeptGeneration]) -> str:
-    same = (row.source_generation_id, row.record_hash, row.template_hash)
-    return next((each.id for each in rows if (each.id, each.record_hash, each.template_hash) == same), row.id)
+def _repeats(row: KeptGeneration, counting: KeptGeneration) -> bool:
+    made_from = (row.source_generation_id, row.record_hash, row.template_hash)
+    return made_from == (counting.id, counting.record_hash, counting.template_hash)
 
 
 def _is_confirmed(evidence: Evidence, key: tuple[str, str, str], rows: Sequence[KeptGeneration]) -> bool:

@@ -226,12 +226,11 @@ def replaced(night: MadeNight, **own: Any) -> None:
     night.committed[row.id] = 0.5
 
 
-def look_up_between(night: MadeNight, **own: Any) -> None:
+def look_up_between(night: MadeNight) -> None:
     """Let a look-up find the earlier of two answers, before the run's superseded process writes the other one."""
     replaced(night, status="succeeded")
     current = night.content["a"]
-    values = {"id": "g555", "origin": "cache", "source_generation_id": "g000", "replaced_by": "g000", **own}
-    night.generation("a", "r1", **values)
+    night.generation("a", "r1", id="g555", origin="cache", source_generation_id="g000", replaced_by="g000")
     night.content["a"] = current
 
 
@@ -251,8 +250,12 @@ ROWS: dict[str, tuple[Check, Change, bool]] = {
         lambda n: replaced(n, id="g555", status="succeeded", origin="cache", source_generation_id="g001"),
         False,
     ),
-    "a late answer after a look-up that found an earlier one": (check_one_row, look_up_between, False),
-    "a newer outcome that does not count": (check_one_row, lambda n: look_up_between(n, record_hash="other"), True),
+    "a later look-up that found it for another record": (
+        check_one_row,
+        lambda n: replaced(n, id="g555", origin="cache", source_generation_id="g001", record_hash="another"),
+        True,
+    ),
+    "a late answer after a look-up that found an earlier one": (check_one_row, look_up_between, True),
     "a record without a row": (check_all_records, lambda n: n.generations.pop(), True),
     "an unchanged record": (
         check_all_records,
