@@ -40,6 +40,7 @@ def result_of(night: Driver) -> NightResult:
         secrets=(KEY,),
         marks={"note": lambda record: str(record["name"] or "").strip()},
         spill_folders=place.spill_folders(),
+        cut_spills=frozenset(place.disks.cut_files),
         swept_folders=[place.spool_folder(night.hosts[0].name)],
         commit_interval_s=_setting(night, "commit_interval_s"),
         request_timeout_s=_setting(night, "request_timeout_s"),

@@ -102,6 +102,8 @@ class NightResult:
     marks: Mapping[str, Callable[[Mapping[str, Any]], str]] = field(default_factory=dict)
     """By step: the text that a record's prompt must contain, from the record."""
     spill_folders: Sequence[Path] = ()
+    cut_spills: frozenset[Path] = frozenset()
+    """The spill files in whose write a process was killed."""
     swept_folders: Sequence[Path] = ()
     """The folders of records in which a last run began after all that was kept there had expired."""
     left_suspended: frozenset[str] = frozenset()

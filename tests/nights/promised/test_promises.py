@@ -589,11 +589,15 @@ def test_spill_file_that_nobody_imported_is_found(tmp_path: Path) -> None:
     night.told["spill_folders"] = [tmp_path]
     assert not broken(check_nothing_left, night)
     (tmp_path / "machine A").mkdir()
-    # A process was killed in its first write to it.
-    (tmp_path / "machine A" / "r1.spill").write_text("half a li")
+    path = tmp_path / "machine A" / "r1.spill"
+    for left in ("", "a line\n", "a line\nhalf a li", "half a li"):
+        path.write_text(left)
+        assert broken(check_nothing_left, night)
+    night.told["cut_spills"] = frozenset({path})
     assert not broken(check_nothing_left, night)
-    (tmp_path / "machine A" / "r1.spill").write_text("a line\nhalf a li")
-    assert broken(check_nothing_left, night)
+    for left in ("", "a line\nhalf a li"):
+        path.write_text(left)
+        assert broken(check_nothing_left, night)
 
 
 def test_records_that_no_sweep_removed_are_found(tmp_path: Path) -> None:

@@ -6,7 +6,8 @@ import pytest
 
 from db.database_errors import SelectError, SourceUnreachableError, SpoolError
 from db.ledger import spill
-from db.ledger.rows import WriteBatch
+from db.ledger.refused_rows import RefusedRow
+from db.ledger.rows import TextRow, WriteBatch
 from db.sources import select
 from db.sources.access import open_source
 from db.sources.spool import RunSpools, sweep
@@ -93,9 +94,13 @@ def test_kill_in_a_write_leaves_half_a_line(place: Workplace, world: World) -> N
     place.disks.cut["p0"] = 2
     path = spill.keep_batch(place.folder / "spill" / "machine A", "r1", WriteBatch())
     whole = path.read_bytes()
+    # Only writes to spill files count.
+    spill.keep_refused(path.parent, "r1", [RefusedRow(TextRow("h", "a text"), None, "refused", None)])
+    assert not place.disks.cut_files
     with pytest.raises(KilledError):
         spill.keep_batch(path.parent, "r1", WriteBatch())
     assert len(whole) < len(path.read_bytes()) < 2 * len(whole)
+    assert place.disks.cut_files == {path}
 
 
 def test_records_are_swept_by_the_clock_of_the_machine(place: Workplace, world: World) -> None:
