@@ -87,7 +87,7 @@ def _setting(night: Driver, name: str) -> float:
 
 def _story_of(night: Driver, process: SimulatedProcess) -> ProcessStory:
     outages = [
-        each for each in night.mishaps.troubles if each.trouble in TROUBLES and each.host in {None, process.on.name}
+        each for each in night.troubles.outages if each.trouble in TROUBLES and each.host in {None, process.on.name}
     ]
     return ProcessStory(
         process.name,

@@ -54,7 +54,7 @@ def test_promise_that_only_interleaving_can_break_is_not_found_without_it(
     assert find_it() is None
 
 
-@pytest.mark.parametrize("target", [each.target for each in BROKEN_PROMISES])
+@pytest.mark.parametrize("target", {each.target: None for each in BROKEN_PROMISES})
 def test_what_is_replaced_is_there(target: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(target, None)
 

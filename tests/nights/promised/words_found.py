@@ -1,6 +1,6 @@
 """The index of words, if the ledger has one: it has all runs that are rolled up, and each of their answers.
 
-The product indexes a closed run once it is rolled up. check_rollups finds closed runs that are not.
+A search reads the answers of the others from the ledger itself.
 """
 
 import sqlite3
@@ -10,7 +10,7 @@ from pathlib import Path
 
 from tests.nights.promised.evidence import Evidence, Violation
 
-INDEXED = "a search finds the answers of all closed runs"
+INDEXED = "the index of words has the answers of all runs that are rolled up"
 _ANSWERED = """
 SELECT g.id FROM generations g JOIN rolled_up r ON r.run_id = g.run_id
 WHERE g.source_generation_id IS NULL AND g.output IS NOT NULL AND g.run_id = ?

@@ -12,9 +12,11 @@ from db.sources import select
 from db.sources.access import open_source
 from db.sources.spool import RunSpools, sweep
 from db.sources.statements import Query
-from tests.nights.plan import Night
-from tests.nights.simulated.database import Outage
+from tests.nights.plan import AT_A_TIME, Event, Night
+from tests.nights.simulated.database import TROUBLES, Outage
+from tests.nights.simulated.disks import DISK_TROUBLES
 from tests.nights.simulated.machines import KilledError
+from tests.nights.simulated.sources import SOURCE_TROUBLES
 from tests.nights.simulated.workplace import RECORDS_KEPT_S, Workplace
 from tests.nights.simulated.world import World
 
@@ -115,3 +117,12 @@ def test_records_are_swept_by_the_clock_of_the_machine(place: Workplace, world: 
     world.now += RECORDS_KEPT_S + 10
     assert sweep(folder) == 1
     assert not list(folder.rglob("*.spool"))
+
+
+def test_event_of_an_unknown_kind_is_refused() -> None:
+    with pytest.raises(ValueError, match="no such kind of event"):
+        Event("kil", nth=1)
+
+
+def test_all_troubles_are_kinds_of_events_that_happen_at_a_time() -> None:
+    assert TROUBLES | DISK_TROUBLES | SOURCE_TROUBLES <= AT_A_TIME
