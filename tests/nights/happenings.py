@@ -22,6 +22,7 @@ _STORY = {
     "machine sleeps": r" sleeps for ",
     "clock is set": r"its clock is set by",
     "Ctrl-C": r"^Ctrl-C for",
+    "SIGTERM": r"^SIGTERM for",
     "cancel": r"^Cancel for",
     "record edited": r" is edited$",
     "compact runs": r"^compact \d+ ends",
@@ -41,7 +42,6 @@ _STORY = {
     "records can't be kept": r"the disk of its selected records",
     "spill file can't be written": r"the disk of its spill file",
     "answers lost: no disk": r"logs: .*Nor can a spill file",
-    "spill file cut off": r"logs: The spill file .* has no complete line",
 }
 """What a line of the story says, as patterns; each line is counted."""
 _LEDGER = {
@@ -70,6 +70,7 @@ def count_happenings(driver: "Driver") -> Counter[str]:
     counts["run superseded"] = sum(_SUPERSEDED in (each.error or "") for each in driver.runs)
     counts["commit answer lost"] = _answers_lost(driver)
     counts["flow run started again"] = sum(_started_again(each.states) for each in driver.flow_runs)
+    counts["spill file cut off"] = len(driver.place.disks.cut_files)
     counts["indexed"] = int(driver.plan.indexed)
     for state in {state: None for each in driver.flow_runs for state in each.states}:
         counts[f"flow run {state}"] = sum(each.states.count(state) for each in driver.flow_runs)

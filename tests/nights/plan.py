@@ -40,7 +40,7 @@ class Start:
 AT_A_TIME = frozenset(
     "sleep reboot jump interrupt cancel edit compact unavailable locked full slow partition no_server no_deployment "
     "source_unavailable source_lost source_fails null_key repeated_key unstorable_key odd_value bad_template "
-    "spill_full spill_unwritable disks_full spool_full pause".split()
+    "spill_full spill_unwritable disks_full spool_full pause terminate".split()
 )
 """The kinds of events that happen at a time; the others happen at a step, statement or commit of a process."""
 OF_PROCESSES = frozenset("kill freeze kill_statement kill_commit lose_commit cut_spill".split())

@@ -109,7 +109,7 @@ class Troubles:
                 world.call_at(world.now + event.size, self.place.write_templates)
             case "compact":
                 self._compact(engine)
-            case "interrupt" | "cancel" | "pause":
+            case "interrupt" | "terminate" | "cancel" | "pause":
                 self._stop(event)
             case _:
                 raise ValueError(f"nothing is known to happen for {event.kind}")
@@ -127,10 +127,18 @@ class Troubles:
         if event.kind == "pause":
             self.world.freeze(process, event.size)
             return
-        self.world.tell(f"Ctrl-C for {process.name}")
-        process.interrupt(signal.SIGINT)
+        number = signal.SIGTERM if event.kind == "terminate" else signal.SIGINT
+        self.world.tell(f"{'SIGTERM' if number is signal.SIGTERM else 'Ctrl-C'} for {process.name}")
+        self._signal(process, number)
         if event.size:
-            self.world.call_at(self.world.now + event.size, partial(process.interrupt, signal.SIGINT))
+            self.world.call_at(self.world.now + event.size, partial(self._signal, process, number))
+
+    def _signal(self, process: SimulatedProcess, number: signal.Signals) -> None:
+        """Send a signal; a process that does not handle SIGTERM is killed by it."""
+        if number is signal.SIGINT:
+            process.interrupt(number)
+        elif process.alive and not process.loop.receive(number):
+            self.world.kill(process, "by SIGTERM")
 
     def _numbered(self, number: int) -> SimulatedProcess | None:
         return self.world.processes[number] if number < len(self.world.processes) else None

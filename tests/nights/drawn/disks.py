@@ -8,7 +8,16 @@ from tests.nights.plan import Event, Night
 
 FULL = 0.3
 """The share of nights with something of this."""
-KINDS = ("spill_full", "spill_unwritable", "disks_full", "disks_full", "cut_spill", "cut_spill", "spool_full")
+KINDS = (
+    "spill_full",
+    "spill_unwritable",
+    "disks_full",
+    "disks_full",
+    "cut_spill",
+    "cut_spill",
+    "cut_spill",
+    "spool_full",
+)
 
 
 def with_full_disks(night: Night) -> Night:

@@ -10,16 +10,7 @@ from tests.nights.served.endpoint_faults import EndpointFault
 
 RARE = 0.7
 """The share of nights with something of this."""
-GATEWAY_FAULTS = (
-    "proxy_before",
-    "proxy_after",
-    "proxy_after",
-    "another_model",
-    "another_model",
-    "own_timeout",
-    "no_usage",
-    "half_json",
-)
+GATEWAY_FAULTS = ("proxy_before", "proxy_after", "proxy_after", "own_timeout", "no_usage", "half_json")
 BEGINS_S = 3.0
 """How long a run takes about until its first request."""
 LAPSES_S = 140.0
@@ -56,10 +47,10 @@ def _started_twice(night: Night, rng: random.Random) -> Night:
 
 
 def _interrupted(night: Night, rng: random.Random) -> Night:
-    """Press Ctrl-C, or Cancel, soon after a start; some press it twice."""
+    """Press Ctrl-C or Cancel, or send SIGTERM, soon after a start; some do it twice."""
     night, start = _requesting(night, rng)
     at = round(start.at + rng.choice((0.1, 0.5, 3.0)) * rng.random(), 3)
-    kind = rng.choice(("interrupt", "interrupt", "interrupt", "cancel"))
+    kind = rng.choice(("interrupt", "interrupt", "terminate", "cancel"))
     return _plus(night, None, Event(kind, at, rng.randrange(5), rng.choice((0.0, 0.0, 0.5))))
 
 
@@ -77,8 +68,10 @@ def _gateway(night: Night, rng: random.Random) -> Night:
     night, start = _requesting(night, rng)
     added = [
         EndpointFault(name, round(0.2 + 0.5 * rng.random(), 3), start.at, round(start.at + 5 + 30 * rng.random(), 3))
-        for name in rng.sample(GATEWAY_FAULTS, k=3)
+        for name in rng.sample(GATEWAY_FAULTS, k=2)
     ]
+    if rng.random() < 0.6:
+        added.append(EndpointFault("another_model", round(0.4 + 0.6 * rng.random(), 3), start.at, start.at + 60.0))
     if rng.random() < 0.5:
         # The client's timeout is longer than most answers take.
         night = replace(night, settings=tuple((dict(night.settings) | {"request_timeout_s": 60}).items()))
