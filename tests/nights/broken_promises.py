@@ -125,6 +125,7 @@ BROKEN_PROMISES = (
     BrokenPromise(
         "ids are by the machine's clock", "db.machine.LedgerClock.now_s", lambda clock: clock._machine.wall_time_s()
     ),
+    BrokenPromise("no closed run is indexed", "presswork.engine.resources.run_ledger.index_closed", _nothing),
     BrokenPromise(
         "cost is rounded",
         "presswork.answers.pursuing.cost_of",

@@ -8,6 +8,8 @@ from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from tests.nights.plan import MORNING_S
+
 if TYPE_CHECKING:
     from tests.nights.night import Driver
 
@@ -20,6 +22,7 @@ _STORY = {
     "machine sleeps": r" sleeps for ",
     "clock is set": r"its clock is set by",
     "Ctrl-C": r"^Ctrl-C for",
+    "SIGTERM": r"^SIGTERM for",
     "cancel": r"^Cancel for",
     "record edited": r" is edited$",
     "compact runs": r"^compact \d+ ends",
@@ -29,14 +32,9 @@ _STORY = {
     "import": r"logs: Imported \d+ generations",
     "ledger unavailable": r"logs: The ledger .* is unavailable",
     "refused rows kept": r"logs: .*original rows",
-    "flow run started again": r"works on .*again=True",
-    "run resumed by a person": r"works on .*resumes=True",
-    "refresh": r"works on .*refresh=True",
     "flow retry": r"tries its flow again",
     "request times out": r"a request times out",
-    "helper starts": r"helps|helper",
-    "limit": r"works on .*limit=",
-    "cap": r"works on .*max_cost=",
+    "helper starts": r"^flow run \d+ is helper ",
     "source in trouble": r": the source ",
     "bad key": r"a row with a bad key",
     "odd value": r"gets an odd value",
@@ -44,8 +42,6 @@ _STORY = {
     "records can't be kept": r"the disk of its selected records",
     "spill file can't be written": r"the disk of its spill file",
     "answers lost: no disk": r"logs: .*Nor can a spill file",
-    "spill file cut off": r"logs: The spill file .* has no complete line",
-    "commit answer lost": r"commit's answer is lost|disk I/O error",
 }
 """What a line of the story says, as patterns; each line is counted."""
 _LEDGER = {
@@ -71,7 +67,10 @@ def count_happenings(driver: "Driver") -> Counter[str]:
         counts.update(name for name, pattern in _PATTERNS.items() if pattern.search(said))
     counts["runs at once"] = _overlaps(driver)
     counts["import by another start"] = _imported_by_others(driver.world.story)
-    counts["run superseded"] = sum("The run was stopped" in (each.error or "") for each in driver.runs)
+    counts["run superseded"] = sum(_SUPERSEDED in (each.error or "") for each in driver.runs)
+    counts["commit answer lost"] = _answers_lost(driver)
+    counts["flow run started again"] = sum(_started_again(each.states) for each in driver.flow_runs)
+    counts["spill file cut off"] = len(driver.place.disks.cut_files)
     counts["indexed"] = int(driver.plan.indexed)
     for state in {state: None for each in driver.flow_runs for state in each.states}:
         counts[f"flow run {state}"] = sum(each.states.count(state) for each in driver.flow_runs)
@@ -85,6 +84,20 @@ def _in_ledger(file: Path) -> Counter[str]:
             for which, count in connection.execute(query):
                 counts[name.format(which)] += count
     return counts
+
+
+def _answers_lost(driver: "Driver") -> int:
+    """Count the commits whose answer was lost."""
+    drawn = {each.process for each in driver.runs if each.began_at < MORNING_S}
+    made = {name: count for name, count in driver.place.ledger.commits.items() if name in drawn}
+    lost = {(f"p{each.who}", abs(each.nth)) for each in driver.plan.events if each.kind == "lose_commit"}
+    return sum(made.get(name, 0) >= number for name, number in lost)
+
+
+def _started_again(states: Sequence[str]) -> int:
+    """Count the starts of a flow run after the first that did not resume it from a suspension."""
+    running = [number for number, state in enumerate(states) if state == "Running"]
+    return sum(states[number - 1] != "Suspended" for number in running[1:])
 
 
 def _imported_by_others(story: Sequence[str]) -> int:
@@ -109,6 +122,8 @@ def _overlaps(driver: "Driver") -> int:
     )
 
 
+_SUPERSEDED = "The run was stopped (another process"
+"""Ctrl-C and Cancel stop runs too."""
 _SAVED = re.compile(r"are saved in the spill file .*?([^/ ]+\.spill)")
 _IMPORTED = re.compile(r"logs: Imported \d+ generations from the spill file (\S+\.spill)")
 _PATTERNS = {name: re.compile(pattern) for name, pattern in _STORY.items()}

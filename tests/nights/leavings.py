@@ -5,8 +5,10 @@ from collections.abc import Iterator
 
 from sqlalchemy import text
 
+from db.database_errors import KeyValueError, SelectError, SourceUnreachableError, SpoolError
 from db.ledger.spill import REFUSED_SUFFIX
 from flows.outputs import SubjectLine
+from presswork.errors import TemplateError
 from tests.nights.night import Driver
 from tests.nights.promised.night_result import NightResult, ProcessStory
 from tests.nights.served.spoilt_replies import KEY
@@ -14,6 +16,9 @@ from tests.nights.simulated.database import TROUBLES
 from tests.nights.simulated.processes import SimulatedProcess
 
 _SUSPENDED = text("SELECT id, prefect_flow_run_id FROM runs WHERE status = 'suspended'")
+
+_BEFORE_ALL = (TemplateError, KeyValueError, SelectError, SourceUnreachableError, SpoolError)
+"""The errors of a run that has no templates, or has not read its records."""
 
 
 def result_of(night: Driver) -> NightResult:
@@ -35,11 +40,14 @@ def result_of(night: Driver) -> NightResult:
         refused_ids=frozenset(_refused_ids(night)),
         unkept_at=place.disks.unkept,
         left_suspended=frozenset(_left_suspended(night)),
+        fails_before_all=tuple(each.__name__ for each in _BEFORE_ALL),
         output_classes={"note": SubjectLine, "title": SubjectLine},
         errors=tuple(_unhandled(night)),
         secrets=(KEY,),
         marks={"note": lambda record: str(record["name"] or "").strip()},
+        indexed=night.plan.indexed,
         spill_folders=place.spill_folders(),
+        cut_spills=frozenset(place.disks.cut_files),
         swept_folders=[place.spool_folder(night.hosts[0].name)],
         commit_interval_s=_setting(night, "commit_interval_s"),
         request_timeout_s=_setting(night, "request_timeout_s"),
@@ -79,7 +87,7 @@ def _setting(night: Driver, name: str) -> float:
 
 def _story_of(night: Driver, process: SimulatedProcess) -> ProcessStory:
     outages = [
-        each for each in night.mishaps.troubles if each.trouble in TROUBLES and each.host in {None, process.on.name}
+        each for each in night.troubles.outages if each.trouble in TROUBLES and each.host in {None, process.on.name}
     ]
     return ProcessStory(
         process.name,

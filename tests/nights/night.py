@@ -22,8 +22,7 @@ from presswork.errors import PressworkError, RunEndedError
 from presswork.options import RunOptions
 from presswork.report.summary import Summary
 from sandbox.switches import Switches
-from tests.nights.mishaps import Mishaps
-from tests.nights.plan import Night, Start
+from tests.nights.plan import MORNING_S, Night, Start
 from tests.nights.run_notes import RunNotes
 from tests.nights.served.endpoint import SimulatedEndpoint
 from tests.nights.simulated.helping import HelperServer
@@ -32,9 +31,8 @@ from tests.nights.simulated.machines import Host, SimulatedMachine
 from tests.nights.simulated.processes import SimulatedProcess
 from tests.nights.simulated.workplace import RECORDS_KEPT_S, Workplace
 from tests.nights.simulated.world import World
+from tests.nights.troubles import Troubles
 
-MORNING_S = 40_000.0
-"""All that goes wrong begins before; then the last runs are made."""
 WAITS_S = 30.0
 """How long a suspended run waits."""
 _NEWEST_UNFINISHED = text(
@@ -59,15 +57,15 @@ class Driver:
         for host, skew in zip(self.hosts, plan.skews, strict=True):
             host.skew_s = skew
         self.helpers = HelperServer(self.world, self.launch, plan.events, plan.hosts)
-        self.mishaps = Mishaps(plan, place, self.world, self.hosts, self.owners)
-        place.begin(self.world, plan, self.mishaps.troubles)
+        self.troubles = Troubles(plan, place, self.world, self.hosts, self.owners)
+        place.begin(self.world, plan, self.troubles.outages)
         self.engine = place.ledger.shared() if plan.shared else place.ledger.engine
 
     def carry_out(self) -> None:
         """Let the night pass, then make the last runs."""
         for start in self.plan.starts:
             self.world.call_at(start.at, partial(self._start, start))
-        self.mishaps.schedule(self.engine)
+        self.troubles.schedule(self.engine)
         self.world.run(MORNING_S)
         self._end_troubles()
         # Also after trials only: a run of any job recovers what they left.
@@ -91,7 +89,7 @@ class Driver:
 
     def _end_troubles(self) -> None:
         self._is_morning = True
-        self.mishaps.end()
+        self.troubles.end()
         self.endpoint.end_faults()
 
     def _wait_for_sweep(self, host: Host) -> None:
@@ -131,7 +129,7 @@ class Driver:
         self.world.tell(f"{name} works on {flow_run.id} ({start.job}{_said(start)})")
         if self._is_morning:
             return process
-        self.mishaps.befall(process, number)
+        self.troubles.arrange(process, number)
         return process
 
     def _resume_later(self, flow_run: FlowRun) -> None:

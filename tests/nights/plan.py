@@ -8,6 +8,8 @@ from typing import Any
 
 from tests.nights.served.endpoint_faults import EndpointFault
 
+MORNING_S = 40_000.0
+"""All that goes wrong begins before; then the last runs are made."""
 JOBS = ("note", "titled", "reviewed")
 """A job of one step, one of two steps, and one that is suspended between them."""
 
@@ -38,9 +40,11 @@ class Start:
 AT_A_TIME = frozenset(
     "sleep reboot jump interrupt cancel edit compact unavailable locked full slow partition no_server no_deployment "
     "source_unavailable source_lost source_fails null_key repeated_key unstorable_key odd_value bad_template "
-    "spill_full spill_unwritable disks_full spool_full".split()
+    "spill_full spill_unwritable disks_full spool_full pause terminate".split()
 )
 """The kinds of events that happen at a time; the others happen at a step, statement or commit of a process."""
+OF_PROCESSES = frozenset("kill freeze kill_statement kill_commit lose_commit cut_spill".split())
+OF_HELPERS = frozenset("no_worker late_worker worker_dies unnoticed".split())
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +59,10 @@ class Event:
     who: int = 0
     size: float = 0.0
     nth: int = 0
+
+    def __post_init__(self) -> None:
+        if self.kind not in AT_A_TIME | OF_PROCESSES | OF_HELPERS:
+            raise ValueError(f"no such kind of event: {self.kind}")
 
     @property
     def is_timed(self) -> bool:

@@ -26,6 +26,8 @@ FAULT_RATES = {
 """The most that each fault's rate is."""
 HELPED = 0.2
 """The share of nights whose runs may be split: a helper is one more process to step."""
+INDEXED = 0.12
+"""The share of nights whose ledger has an index of words."""
 
 
 def ordinary_night(seed: int) -> Night:
@@ -44,6 +46,7 @@ def ordinary_night(seed: int) -> Night:
         switches=_switches(rng),
         settings=_settings(rng),
         refused=tuple(sorted(rng.sample(range(3), k=rng.choice((0, 0, 0, 1))))),
+        indexed=random.Random(f"indexed {seed}").random() < INDEXED,
         skews=tuple(rng.choice((0.0, 0.0, 0.3, -2.0, 90.0, -600.0)) if shared else 0.0 for _host in range(hosts)),
     )
     return _helped(night)

@@ -1,11 +1,10 @@
 """Promise 7: claims, leases and attempts end, nothing is left to import, and a run that can finish does."""
 
 import math
-from collections.abc import Iterator, Sequence
-from pathlib import Path
+from collections.abc import Iterator
 
 from tests.nights.promised.evidence import Evidence, Violation
-from tests.nights.promised.night_result import RunStory
+from tests.nights.promised.night_result import NightResult, RunStory
 from tests.nights.promised.rows_add_up import counts_of
 
 NOTHING_LEFT = "after the end no lease, claim, attempt or spill file is open"
@@ -37,17 +36,17 @@ def check_nothing_left(evidence: Evidence) -> Iterator[Violation]:
     for run in rows.runs:
         if run.status == "running" or (run.status == "suspended" and run.id not in night.left_suspended):
             yield Violation(NOTHING_LEFT, f"run {run.id} of {run.flow} is {run.status}")
-    yield from _not_imported(night.spill_folders)
+    yield from _not_imported(night)
     for folder in night.swept_folders:
         for path in sorted(path for path in folder.rglob("*") if path.is_file()):
             yield Violation(NOTHING_LEFT, f"the records of {path.parent.name} are kept ({path.suffix or path.name})")
 
 
-def _not_imported(spill_folders: Sequence[Path]) -> Iterator[Violation]:
-    for path in (path for folder in spill_folders for path in sorted(folder.rglob("*.spill"))):
+def _not_imported(night: NightResult) -> Iterator[Violation]:
+    for path in (path for folder in night.spill_folders for path in sorted(folder.rglob("*.spill"))):
         # A process that was killed in its first write leaves no whole line, so it has counted nothing as saved.
         data = path.read_bytes()
-        if not data or b"\n" in data:
+        if path not in night.cut_spills or not data or b"\n" in data:
             yield Violation(NOTHING_LEFT, f"the spill file {path.name} was not imported")
 
 

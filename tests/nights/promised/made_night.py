@@ -191,6 +191,7 @@ class MadeNight:
             runs=self.stories,
             committed_at=self.committed,
             settled_at=self.settled,
+            fails_before_all=("TemplateError",),
             marks={STEP: lambda record: str(record["name"])},
             **self.told,
         )

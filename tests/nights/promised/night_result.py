@@ -97,11 +97,17 @@ class NightResult:
     """The rows of which the ledger refused a value."""
     unkept_at: Mapping[str, float] = field(default_factory=dict)
     """By the id of a request: when neither the ledger nor a disk took its answer."""
+    fails_before_all: tuple[str, ...] = ()
+    """The names of the errors of a run that has no templates, or has not read its records."""
     output_classes: Mapping[str, Any] = field(default_factory=dict)
     """By step: the pydantic class of a valid answer."""
     marks: Mapping[str, Callable[[Mapping[str, Any]], str]] = field(default_factory=dict)
     """By step: the text that a record's prompt must contain, from the record."""
+    indexed: bool = False
+    """The ledger has an index of words."""
     spill_folders: Sequence[Path] = ()
+    cut_spills: frozenset[Path] = frozenset()
+    """The spill files in whose write a process was killed."""
     swept_folders: Sequence[Path] = ()
     """The folders of records in which a last run began after all that was kept there had expired."""
     left_suspended: frozenset[str] = frozenset()

@@ -10,6 +10,9 @@ from tests.nights.served.exchanges import Exchange
 
 PAID_TWICE = "no succeeded answer is paid for twice"
 LOST = "a kill loses at most what was in flight, and one commit window"
+TOLD = "a run says which answers no disk took"
+SAYS_SO = "Answers not saved before are lost"
+"""What a run logs, or fails with, then (presswork/engine/resources/writer.py)."""
 WINDOW = 3
 """Open prompts, as a multiple of the concurrency (presswork/engine/live.py)."""
 PAUSE_S = 5.0
@@ -48,6 +51,22 @@ def check_lost_by_kills(evidence: Evidence) -> Iterator[Violation]:
         if len(lost) > most:
             numbers = ", ".join(str(each.number) for each in lost)
             yield Violation(LOST, f"the kill of {process.name} lost {len(lost)} answers (exchanges {numbers})")
+
+
+def check_told(evidence: Evidence) -> Iterator[Violation]:
+    """Find processes that lost answers because no disk took them, and neither said so nor were killed at once."""
+    lost: dict[str, float] = {}
+    for request, at in evidence.night.unkept_at.items():
+        exchange = evidence.exchanges_by_request.get(request)
+        name = "" if exchange is None else exchange.process
+        lost[name] = min(at, lost.get(name, at))
+    for process, at in sorted(lost.items()):
+        died = evidence.died(process)
+        was_killed_at_once = died - at - evidence.unable(process, at, died) <= evidence.night.slack_s
+        logged = any(f"{process} logs: " in line and SAYS_SO in line for line in evidence.night.logged)
+        failed = any(run.process == process and SAYS_SO in (run.error or "") for run in evidence.night.runs)
+        if not (logged or failed or was_killed_at_once):
+            yield Violation(TOLD, f"{process} lost answers at {at:.3f} s, and did not say so")
 
 
 def _is_lost(evidence: Evidence, exchange: Exchange) -> bool:

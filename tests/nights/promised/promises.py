@@ -18,7 +18,7 @@ from tests.nights.promised.evidence import Evidence, Violation
 from tests.nights.promised.ledger_rows import read_rows
 from tests.nights.promised.money_matches import check_perhaps_billed, check_served, check_settled
 from tests.nights.promised.night_result import NightResult
-from tests.nights.promised.paid_once import check_lost_by_kills, check_paid_once
+from tests.nights.promised.paid_once import check_lost_by_kills, check_paid_once, check_told
 from tests.nights.promised.requests_in_order import (
     check_bound,
     check_nothing_sent,
@@ -38,6 +38,7 @@ from tests.nights.promised.words_found import check_words
 CHECKS: tuple[Callable[[Evidence], Iterator[Violation]], ...] = (
     check_paid_once,
     check_lost_by_kills,
+    check_told,
     check_one_row,
     check_all_records,
     check_good_content,

@@ -33,7 +33,7 @@ from tests.nights.promised.ledger_rows import KeptClaim, KeptLease, KeptWork, re
 from tests.nights.promised.made_night import STEP, MadeNight, one_run, record_of, sha
 from tests.nights.promised.money_matches import check_perhaps_billed, check_served, check_settled
 from tests.nights.promised.night_result import NightResult, RunStory
-from tests.nights.promised.paid_once import check_lost_by_kills, check_paid_once
+from tests.nights.promised.paid_once import SAYS_SO, check_lost_by_kills, check_paid_once, check_told
 from tests.nights.promised.promises import CHECKS, find_violations
 from tests.nights.promised.requests_in_order import (
     check_bound,
@@ -592,11 +592,15 @@ def test_spill_file_that_nobody_imported_is_found(tmp_path: Path) -> None:
     night.told["spill_folders"] = [tmp_path]
     assert not broken(check_nothing_left, night)
     (tmp_path / "machine A").mkdir()
-    # A process was killed in its first write to it.
-    (tmp_path / "machine A" / "r1.spill").write_text("half a li")
+    path = tmp_path / "machine A" / "r1.spill"
+    for left in ("", "a line\n", "a line\nhalf a li", "half a li"):
+        path.write_text(left)
+        assert broken(check_nothing_left, night)
+    night.told["cut_spills"] = frozenset({path})
     assert not broken(check_nothing_left, night)
-    (tmp_path / "machine A" / "r1.spill").write_text("a line\nhalf a li")
-    assert broken(check_nothing_left, night)
+    for left in ("", "a line\nhalf a li"):
+        path.write_text(left)
+        assert broken(check_nothing_left, night)
 
 
 def test_records_that_no_sweep_removed_are_found(tmp_path: Path) -> None:
@@ -769,6 +773,24 @@ def test_answer_that_no_disk_took_is_not_lost_by_a_kill() -> None:
     assert not broken(check_lost_by_kills, night)
 
 
+UNKEPT: dict[str, tuple[Change, bool]] = {
+    "nobody says so": (lambda n: None, True),
+    "it logs so": (lambda n: n.told.update(logged=[f"   12.000  p1 logs: {SAYS_SO}."]), False),
+    "another process logs so": (lambda n: n.told.update(logged=[f"   12.000  p11 logs: {SAYS_SO}."]), True),
+    "it logs something else": (lambda n: n.told.update(logged=["   12.000  p1 logs: The ledger is away."]), True),
+    "it fails so": (lambda n: n.story(error=f"LedgerAwayError: {SAYS_SO}."), False),
+    "it was killed at once": (lambda n: n.process(died_at=4.1), False),
+    "it was killed later": (lambda n: n.process(died_at=5.0), True),
+    "it froze, and was killed": (lambda n: n.process(died_at=50.0, frozen=[(4.1, 50.0)]), False),
+}
+
+
+@pytest.mark.parametrize(("change", "is_broken"), listed(UNKEPT))
+def test_process_says_that_no_disk_took_its_answers(change: Change, is_broken: bool) -> None:
+    night = one_run(lambda night: night.told.update(unkept_at={"req_1": 4.0}), change)
+    assert broken(check_told, night) == is_broken
+
+
 # Promise 4, and what nobody expects
 
 
@@ -871,9 +893,11 @@ def test_changed_ledger_is_found(real: Path, change: str) -> None:
 def test_answers_that_an_index_lacks_are_found(real: Path) -> None:
     ledger = open_ledger(f"sqlite:///{real}")
     roll_up_ended(ledger, 10.0)
-    index_all(ledger)
-    night = NightResult(real, (), (), (), {})
+    night = NightResult(real, (), (), (), {}, indexed=True)
     evidence = Evidence(night, read_rows(real))
+    assert list(check_words(evidence))  # there is none
+    assert not list(check_words(Evidence(replace(night, indexed=False), evidence.rows)))
+    index_all(ledger)
     assert not list(check_words(evidence))
     with closing(sqlite3.connect(f"{real}.search.sqlite")) as index, index:
         (month,) = index.execute("SELECT month FROM search_months").fetchone()

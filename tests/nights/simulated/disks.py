@@ -32,11 +32,13 @@ class Disks:
     """The disks of a workplace.
 
     - `cut`: by process, the write to a spill file in which it is killed.
+    - `cut_files`: the spill files in whose write a process was killed.
     - `unkept`: by the id of a request, when no disk took its answer.
     """
 
     def __init__(self, folder: Path) -> None:
         self.cut: dict[str, int] = {}
+        self.cut_files: set[Path] = set()
         self.unkept: dict[str, float] = {}
         self._folder = folder
         self._world: World | None = None
@@ -51,7 +53,7 @@ class Disks:
     def begin(self, world: World, outages: Sequence[Outage]) -> None:
         """Start a night."""
         self._world, self._outages = world, [each for each in outages if each.trouble in DISK_TROUBLES]
-        self.cut, self.unkept, self._writes = {}, {}, {}
+        self.cut, self.cut_files, self.unkept, self._writes = {}, set(), {}, {}
 
     def end_troubles(self) -> None:
         """Let everything be written from now on."""
@@ -74,16 +76,19 @@ class Disks:
             None,
         )
 
-    def is_cut(self) -> bool:
-        """Count a write to a spill file; returns whether its process is killed in it."""
+    def is_cut(self, path: Path) -> bool:
+        """Count a write, if it is to a spill file; returns whether its process is killed in it."""
         world = self._world
-        if world is None or world.current is None:
+        if world is None or world.current is None or path.suffix != spill.SPILL_SUFFIX:
             return False
         name = world.current.name
         self._writes[name] = self._writes.get(name, 0) + 1
-        return self.cut.get(name) == self._writes[name]
+        if self.cut.get(name) != self._writes[name]:
+            return False
+        self.cut_files.add(path)
+        return True
 
-    def refused(self, path: Path, data: bytes) -> None:
+    def no_space(self, path: Path, data: bytes) -> None:
         """Note which answers no disk takes: those in a batch for which the last folder has no space either."""
         self.told("the disk of its spill file is full")
         if path.suffix == spill.SPILL_SUFFIX and path.is_relative_to(self._folder / "temporary"):
@@ -117,12 +122,13 @@ class _Os:
         return file
 
     def write(self, file: int, data: memoryview) -> int:
-        if self._disks.trouble(self._paths[file]) is not None:
+        path = self._paths[file]
+        if self._disks.trouble(path) is not None:
             # Some blocks may be free.
             os.write(file, data[:100])
-            self._disks.refused(self._paths[file], bytes(data))
+            self._disks.no_space(path, bytes(data))
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-        if self._disks.is_cut():
+        if self._disks.is_cut(path):
             os.write(file, data[: len(data) // 2])
             raise KilledError
         return os.write(file, data)

@@ -67,7 +67,7 @@ class Source:
         self._set(key, self.texts[key])
         return key
 
-    def spoil(self, number: int) -> str:
+    def make_odd(self, number: int) -> str:
         """Give a record an odd value; returns its key."""
         key = self._key(number)
         self._set(key, ODD_VALUES[number * 7 % len(ODD_VALUES)])

@@ -6,14 +6,17 @@ import pytest
 
 from db.database_errors import SelectError, SourceUnreachableError, SpoolError
 from db.ledger import spill
-from db.ledger.rows import WriteBatch
+from db.ledger.refused_rows import RefusedRow
+from db.ledger.rows import TextRow, WriteBatch
 from db.sources import select
 from db.sources.access import open_source
 from db.sources.spool import RunSpools, sweep
 from db.sources.statements import Query
-from tests.nights.plan import Night
-from tests.nights.simulated.database import Outage
+from tests.nights.plan import AT_A_TIME, Event, Night
+from tests.nights.simulated.database import TROUBLES, Outage
+from tests.nights.simulated.disks import DISK_TROUBLES
 from tests.nights.simulated.machines import KilledError
+from tests.nights.simulated.sources import SOURCE_TROUBLES
 from tests.nights.simulated.workplace import RECORDS_KEPT_S, Workplace
 from tests.nights.simulated.world import World
 
@@ -93,9 +96,13 @@ def test_kill_in_a_write_leaves_half_a_line(place: Workplace, world: World) -> N
     place.disks.cut["p0"] = 2
     path = spill.keep_batch(place.folder / "spill" / "machine A", "r1", WriteBatch())
     whole = path.read_bytes()
+    # Only writes to spill files count.
+    spill.keep_refused(path.parent, "r1", [RefusedRow(TextRow("h", "a text"), None, "refused", None)])
+    assert not place.disks.cut_files
     with pytest.raises(KilledError):
         spill.keep_batch(path.parent, "r1", WriteBatch())
     assert len(whole) < len(path.read_bytes()) < 2 * len(whole)
+    assert place.disks.cut_files == {path}
 
 
 def test_records_are_swept_by_the_clock_of_the_machine(place: Workplace, world: World) -> None:
@@ -110,3 +117,12 @@ def test_records_are_swept_by_the_clock_of_the_machine(place: Workplace, world: 
     world.now += RECORDS_KEPT_S + 10
     assert sweep(folder) == 1
     assert not list(folder.rglob("*.spool"))
+
+
+def test_event_of_an_unknown_kind_is_refused() -> None:
+    with pytest.raises(ValueError, match="no such kind of event"):
+        Event("kil", nth=1)
+
+
+def test_all_troubles_are_kinds_of_events_that_happen_at_a_time() -> None:
+    assert TROUBLES | DISK_TROUBLES | SOURCE_TROUBLES <= AT_A_TIME

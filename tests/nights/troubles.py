@@ -24,8 +24,8 @@ _ALONE = frozenset({*TROUBLES, *DISK_TROUBLES, *SOURCE_TROUBLES, "partition", "n
 """The kinds of timed events that are no work of the driver: they hold for all that is tried while they last."""
 
 
-class Mishaps:
-    """What goes wrong in one night. `troubles`: the times when the ledger, a disk or the source is in trouble."""
+class Troubles:
+    """What goes wrong in one night. `outages`: the times when the ledger, a disk or the source is in trouble."""
 
     def __init__(
         self, plan: Night, place: Workplace, world: World, hosts: list[Host], owners: Mapping[str, FlowRun]
@@ -33,7 +33,7 @@ class Mishaps:
         self.plan, self.place, self.world, self.hosts = plan, place, world, hosts
         self._owners = owners
         self._edits = 0
-        self.troubles = [outage for event in plan.events for outage in self._outages_of(event)]
+        self.outages = [outage for event in plan.events for outage in self._outages_of(event)]
 
     def schedule(self, engine: Engine) -> None:
         """Let all timed events happen; `engine` is the ledger's."""
@@ -52,7 +52,7 @@ class Mishaps:
         self.world.tell(f"trouble will be: {event.kind} from {event.at:.1f} s for {event.size:.1f} s")
         return [Outage(trouble, event.at, event.at + event.size, host)]
 
-    def befall(self, process: SimulatedProcess, number: int) -> None:
+    def arrange(self, process: SimulatedProcess, number: int) -> None:
         """Arrange what happens to a process that starts, by its number."""
         ledger, name = self.place.ledger, process.name
         for event in self.plan.events:
@@ -71,6 +71,8 @@ class Mishaps:
                     ledger.lost_commits.setdefault(name, set()).add(abs(event.nth))
                 case "cut_spill":
                     self.place.disks.cut[name] = event.nth
+                case _:  # it happens at a time, or to a helper
+                    pass
 
     def end(self) -> None:
         """End all troubles, and let people repair what they have broken; odd values stay."""
@@ -95,7 +97,7 @@ class Mishaps:
                 self._edits += 1
                 world.tell(f"{source.edit(event.who, self._edits)} is edited")
             case "odd_value":
-                world.tell(f"{source.spoil(event.who)} gets an odd value")
+                world.tell(f"{source.make_odd(event.who)} gets an odd value")
             case "null_key" | "repeated_key" | "unstorable_key":
                 world.tell(f"a row with a bad key: {event.kind}")
                 source.add_bad_key(event.kind)
@@ -107,11 +109,13 @@ class Mishaps:
                 world.call_at(world.now + event.size, self.place.write_templates)
             case "compact":
                 self._compact(engine)
-            case "interrupt" | "cancel":
+            case "interrupt" | "terminate" | "cancel" | "pause":
                 self._stop(event)
+            case _:
+                raise ValueError(f"nothing is known to happen for {event.kind}")
 
     def _stop(self, event: Event) -> None:
-        """Stop a process: that of the event if it works, else the newest one that does."""
+        """Stop a process, or pause it: that of the event if it works, else the newest one that does."""
         working = [each for each in self.world.processes if each.alive and each.name in self._owners]
         if not working:
             return
@@ -120,10 +124,21 @@ class Mishaps:
             self.world.tell(f"Cancel for {process.name}")
             self._owners[process.name].cancelling = True
             return
-        self.world.tell(f"Ctrl-C for {process.name}")
-        process.interrupt(signal.SIGINT)
+        if event.kind == "pause":
+            self.world.freeze(process, event.size)
+            return
+        number = signal.SIGTERM if event.kind == "terminate" else signal.SIGINT
+        self.world.tell(f"{'SIGTERM' if number is signal.SIGTERM else 'Ctrl-C'} for {process.name}")
+        self._signal(process, number)
         if event.size:
-            self.world.call_at(self.world.now + event.size, partial(process.interrupt, signal.SIGINT))
+            self.world.call_at(self.world.now + event.size, partial(self._signal, process, number))
+
+    def _signal(self, process: SimulatedProcess, number: signal.Signals) -> None:
+        """Send a signal; a process that does not handle SIGTERM is killed by it."""
+        if number is signal.SIGINT:
+            process.interrupt(number)
+        elif process.alive and not process.loop.receive(number):
+            self.world.kill(process, "by SIGTERM")
 
     def _numbered(self, number: int) -> SimulatedProcess | None:
         return self.world.processes[number] if number < len(self.world.processes) else None
