@@ -45,6 +45,7 @@ _STORY = {
     "spill file can't be written": r"the disk of its spill file",
     "answers lost: no disk": r"logs: .*Nor can a spill file",
     "spill file cut off": r"logs: The spill file .* has no complete line",
+    "ledger fails in a transaction": r"^p\d+: \w+ in a transaction of ",
     "commit answer lost": r"commit's answer is lost|disk I/O error",
 }
 """What a line of the story says, as patterns; each line is counted."""

@@ -41,6 +41,7 @@ class World:
         self.rng = random.Random(f"choices {seed}")
         self.ids = random.Random(f"ids {seed}")
         self.holds = random.Random(f"holds {seed}")
+        self.fails = random.Random(f"fails {seed}")
         self.hosts: dict[str, Host] = {}
         self.processes: list[SimulatedProcess] = []
         self.current: SimulatedProcess | None = None
