@@ -155,6 +155,27 @@ def test_job_whose_process_is_killed_meanwhile_never_goes_on(world: World) -> No
     assert not process.has_jobs
 
 
+def test_killed_job_leaves_its_files_as_its_own_process_while_another_goes_on(world: World) -> None:
+    story = []
+
+    def job() -> None:
+        try:
+            held_up(5)
+        finally:
+            story.append((here().pid, asyncio.get_running_loop()))
+
+    async def killer() -> None:
+        await asyncio.sleep(2)
+        world.kill(killed)
+        story.append((here().pid, asyncio.get_running_loop()))
+
+    killed = start(world, "killed", job)
+    other = world.start("other", world.host("another machine"), killer)
+    world.run(ENDS)
+    ran_without_error(other)
+    assert story == [(each.pid, each.loop) for each in (killed, other)]
+
+
 def test_killed_job_ends_the_others_of_its_process(world: World) -> None:
     story = []
 

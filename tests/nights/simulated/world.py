@@ -46,7 +46,6 @@ class World:
         self.processes: list[SimulatedProcess] = []
         self.current: SimulatedProcess | None = None
         self.story: list[str] = []
-        self.slow_until: float = 0.0
         self.on_death: list[Callable[[SimulatedProcess], None]] = []
         self._events: list[tuple[float, int, Callable[[], object]]] = []
         self._numbers = 0
@@ -85,9 +84,11 @@ class World:
         if process.alive:
             process.alive, process.killed, process.ended_at = False, True, self.now
             self.tell(f"{process.name} is killed at its step {process.steps}{f' {how}' if how else ''}")
-            before, self.current = self.current, process
+            before = self.current
+            self.enter(process)
             process.end_jobs()
-            self.current = before
+            if before is not None:
+                self.enter(before)
             for told in self.on_death:
                 told(process)
 
@@ -129,6 +130,7 @@ class World:
         with _nobody_is_told():
             for process in self.processes:
                 self.current = process
+                use(process.machine)
                 process.forget()
             if World.forgotten % COLLECT_EVERY == 0:
                 gc.collect()
