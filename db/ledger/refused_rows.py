@@ -142,13 +142,16 @@ def _cleaners(table: str, names: tuple[str, ...]) -> list[tuple[str, Callable[[A
 
 
 def _try(connection: Connection, statement: Executable, rows: Sequence[Row]) -> Exception | None:
+    savepoint = connection.begin_nested()
     try:
-        with connection.begin_nested():
-            connection.execute(statement, [values_of(row) for row in rows])
+        connection.execute(statement, [values_of(row) for row in rows])
     except Exception as error:
         if not is_refusal(error):
+            # SQLite has ended the whole transaction if its disk is full, so there may be no savepoint.
             raise
+        savepoint.rollback()
         return error
+    savepoint.commit()
     return None
 
 

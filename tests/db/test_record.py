@@ -11,7 +11,7 @@ from typing import Any, cast
 
 import pytest
 from sqlalchemy import Engine, func, select, text
-from sqlalchemy.exc import DBAPIError, IntegrityError, StatementError
+from sqlalchemy.exc import DBAPIError, IntegrityError, OperationalError, StatementError
 
 from db.clock import new_id, now
 from db.columns import Base
@@ -21,6 +21,7 @@ from db.ledger.refused_rows import RefusedRow, in_words
 from db.ledger.rows import OpenedRow, ParentRow, SettledRow, TextRow, WriteBatch, names_of
 from db.ledger.writing import write
 from db.readers.stored_generations import read_generation
+from db.session import is_unavailable
 from db.tables import Attempt, Generation, StoredRun, insert_missing
 from db.tables.prepared import prepared
 from tests.db.rows import Book, run_row, settled_row, sha
@@ -362,6 +363,22 @@ def test_statement_that_fails_is_an_error_and_not_a_bad_row(book: Book) -> None:
     with pytest.raises(DBAPIError, match="generation_parents"):
         write(book.ledger, batch, refused=[])
     assert counts_of(book.ledger, "generations") == 0
+
+
+def test_disk_that_is_full_while_refused_rows_are_found_is_named(book: Book) -> None:
+    if book.ledger.dialect.name != "sqlite":
+        pytest.skip("SQLite ends the whole transaction if its disk is full")
+    batch = whole_batch(book, ["a", "b", "c", "d"])
+    large = [replace(row, output={"t": "x" * 200_000}) for row in batch.generations[1:]]
+    batch.generations = [replace(batch.generations[0], output={"t": BAD_TEXT}), *large]
+    with book.ledger.begin() as connection:
+        pages = connection.execute(text("PRAGMA page_count")).scalar_one()
+        connection.execute(text(f"PRAGMA max_page_count = {pages + 30}"))
+    with pytest.raises(OperationalError, match="database or disk is full") as raised:
+        write(book.ledger, batch, refused=[])
+
+    assert is_unavailable(raised.value)
+    assert counts(book.ledger)["generations"] == 0
 
 
 def test_message_of_a_refused_row_quotes_no_value(book: Book) -> None:

@@ -42,6 +42,7 @@ _STORY = {
     "records can't be kept": r"the disk of its selected records",
     "spill file can't be written": r"the disk of its spill file",
     "answers lost: no disk": r"logs: .*Nor can a spill file",
+    "ledger fails in a transaction": r"^p\d+: \w+ in a transaction of ",
 }
 """What a line of the story says, as patterns; each line is counted."""
 _LEDGER = {

@@ -43,7 +43,9 @@ AT_A_TIME = frozenset(
     "spill_full spill_unwritable disks_full spool_full pause terminate".split()
 )
 """The kinds of events that happen at a time; the others happen at a step, statement or commit of a process."""
-OF_PROCESSES = frozenset("kill freeze kill_statement kill_commit lose_commit cut_spill".split())
+OF_PROCESSES = frozenset(
+    "kill freeze kill_statement kill_commit fail_statement fail_commit lose_commit cut_spill".split()
+)
 OF_HELPERS = frozenset("no_worker late_worker worker_dies unnoticed".split())
 
 

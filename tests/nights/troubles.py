@@ -67,6 +67,10 @@ class Troubles:
                     ledger.kill_at_statement[name] = event.nth
                 case "kill_commit":
                     ledger.kill_at_commit[name] = event.nth
+                case "fail_statement":
+                    ledger.fail_at_statement[name] = event.nth
+                case "fail_commit":
+                    ledger.fail_at_commit[name] = event.nth
                 case "lose_commit":
                     ledger.lost_commits.setdefault(name, set()).add(abs(event.nth))
                 case "cut_spill":

@@ -98,6 +98,16 @@ def spilling(night: Night, rng: random.Random, *, plus_start: bool) -> tuple[Nig
     return night, process_of(night, start), outage
 
 
+def _failing(night: Night, rng: random.Random) -> Night:
+    """Let a statement and a commit of a process fail once, each anywhere."""
+    statement, commit = (int(10 ** (rng.random() * powers)) + 1 for powers in (2.5, 1.6))
+    events = (
+        Event("fail_statement", who=rng.randrange(5), nth=statement),
+        Event("fail_commit", who=rng.randrange(5), nth=commit),
+    )
+    return _plus(night, None, *events)
+
+
 def working(night: Night, rng: random.Random) -> tuple[Night, int, float]:
     """Let a start have requests in flight for a while; returns its number, and a time at which it has."""
     night, start = _requesting(night, rng)
@@ -153,5 +163,6 @@ _RARE: tuple[Callable[[Night, random.Random], Night], ...] = (
     _gateway,
     _gateway,
     _spilled,
+    _failing,
     _bounded,
 )

@@ -1,7 +1,7 @@
 """The ledger of a night: a real SQLite file, whose connections fail as the night's plan says.
 
-Each connection knows which simulated process uses it, because only one runs at a time. The file also has triggers that
-note when each row became visible, and that refuse the rows of some records.
+The ledger knows which simulated process uses a connection, because only one runs at a time. The file also has triggers
+that note when each row became visible, and that refuse the rows of some records.
 """
 
 import re
@@ -12,12 +12,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 from sqlalchemy import Engine, event, make_url
 
 from db.ledger.connecting import open_ledger
 from db.session import make_engine
+from tests.nights.simulated.connections import NightConnection, error_of
 from tests.nights.simulated.machines import EPOCH, KilledError
 from tests.nights.simulated.processes import Job
 from tests.nights.simulated.world import World
@@ -29,15 +30,11 @@ HELD_UP = 0.25
 SHORTEST_S, LONGEST_S = 0.0001, 3.0
 MOST_HELD_UP = 8
 """Each has a connection, and a pool has 15."""
-_ERRORS: dict[str, tuple[str, int]] = {
-    "unavailable": ("unable to open database file", sqlite3.SQLITE_CANTOPEN),
-    "locked": ("database is locked", sqlite3.SQLITE_BUSY),
-    "full": ("database or disk is full", sqlite3.SQLITE_FULL),
-    "slow": ("database is locked", sqlite3.SQLITE_BUSY),
-    "lost": ("disk I/O error", sqlite3.SQLITE_IOERR),
-}
 _OURS = re.compile(r"presswork\.|db\.(?!session$)")
-_WRITES = ("INSERT", "UPDATE", "DELETE", "BEGIN IMMEDIATE", "COMMIT")
+_WRITES = ("INSERT", "UPDATE", "DELETE")
+NOT_BEGUN, FAILS = 0.8, 0.25
+"""While the ledger is unavailable or locked: the share of transactions that can't begin, and that of statements of
+others that fail. In a full one, all begin and the latter holds for writes. A commit of changes fails in all of them."""
 NOTES = """
 CREATE TABLE night_times (kind TEXT, id TEXT, at REAL);
 CREATE TABLE night_refused (key TEXT);
@@ -87,6 +84,8 @@ class Ledger:
         self.commits: dict[str, int] = {}
         self.kill_at_statement: dict[str, int] = {}
         self.kill_at_commit: dict[str, int] = {}
+        self.fail_at_statement: dict[str, int] = {}
+        self.fail_at_commit: dict[str, int] = {}
         self.lost_commits: dict[str, set[int]] = {}
         self._held_up = 0
         self._connections: dict[NightConnection, None] = {}
@@ -107,8 +106,8 @@ class Ledger:
             Path(f"{self.file}{suffix}").unlink(missing_ok=True)
         shutil.copyfile(self._pristine, self.file)
         self.world, self.outages, self._held_up = world, outages, 0
-        for counted in (self.statements, self.commits, self.kill_at_statement, self.kill_at_commit, self.lost_commits):
-            counted.clear()
+        for each in (self.statements, self.commits, *self._arranged()):
+            each.clear()
         with sqlite3.connect(self.file) as connection:
             connection.executemany("INSERT INTO night_refused VALUES (?)", [(key,) for key in refused])
         connection.close()
@@ -116,11 +115,16 @@ class Ledger:
     def end_troubles(self) -> None:
         """Let everything succeed from now on."""
         self.outages = ()
-        for each in (self.kill_at_statement, self.kill_at_commit, self.lost_commits):
+        for each in self._arranged():
             each.clear()
         with sqlite3.connect(self.file) as connection:
             connection.execute("DELETE FROM night_refused")
         connection.close()
+
+    def _arranged(self) -> tuple[dict[str, Any], ...]:
+        """Return what will happen at a statement or commit of a process."""
+        kills, fails = (self.kill_at_statement, self.kill_at_commit), (self.fail_at_statement, self.fail_at_commit)
+        return *kills, *fails, self.lost_commits
 
     def times(self) -> dict[str, dict[str, list[float]]]:
         """Return when each kind of thing happened, by the id of its row, in order."""
@@ -154,20 +158,24 @@ class Ledger:
 
     # What connections ask
 
-    def _trouble(self) -> Outage | None:
+    def _trouble(self) -> str | None:
         world = self.world
         if world is None or world.current is None:
             return None
         name = world.current.on.name
         return next(
-            (each for each in self.outages if each.begins <= world.now < each.ends and each.host in {None, name}),
+            (
+                each.trouble
+                for each in self.outages
+                if each.begins <= world.now < each.ends and each.host in {None, name}
+            ),
             None,
         )
 
-    def before_statement(self, sql: str) -> None:
+    def before_statement(self, connection: NightConnection, sql: str) -> None:
         """Fail a statement if the ledger is in trouble, or kill the process that executes it.
 
-        A transaction may begin later: its thread is held up.
+        A transaction may begin later: its thread is held up. One that is open may go on, or is rolled back.
         """
         process = self._user()
         if process is None:
@@ -177,15 +185,30 @@ class Ledger:
         count = self.statements[process] = self.statements.get(process, 0) + 1
         if self.kill_at_statement.get(process) == count:
             raise KilledError
-        trouble = self._trouble()
-        if trouble is None:
-            return
+        if self.fail_at_statement.get(process) == count:
+            self._fail(connection, "unavailable", sql)
         is_write = sql.lstrip().upper().startswith(_WRITES)
-        if trouble.trouble == "slow":
+        trouble = self._trouble()
+        if trouble == "slow":
             assert self.world is not None
             self.world.now += 1.0
-        elif trouble.trouble != "full" or is_write:
-            raise error_of(trouble.trouble)
+        elif trouble is not None and (is_write or trouble != "full") and self._draws_failure(connection, sql):
+            self._fail(connection, trouble, sql)
+
+    def _draws_failure(self, connection: NightConnection, sql: str) -> bool:
+        assert self.world is not None
+        share = FAILS if connection.in_transaction else NOT_BEGUN if sql.startswith("BEGIN") else 1.0
+        return self.world.fails.random() < share
+
+    def _fail(self, connection: NightConnection, trouble: str, sql: str) -> None:
+        """Raise the error of a trouble. An open transaction is rolled back, as SQLite does if its disk is full."""
+        assert self.world is not None
+        if connection.in_transaction:
+            assert self.world.current is not None
+            verb = sql.split(maxsplit=1)[0]
+            self.world.tell(f"{self.world.current.name}: {trouble} in a transaction of {_asking()} at {verb}")
+            connection.rollback()
+        raise error_of(trouble)
 
     def _hold_up(self) -> None:
         """Let others do something before a transaction of a thread begins, if the seed says so.
@@ -210,18 +233,26 @@ class Ledger:
                 f"{world.current.name} goes on with {_asking()} {held_s:.3f} s later (commits meanwhile: {others})"
             )
 
-    def forget(self, connection: "NightConnection") -> None:
+    def forget(self, connection: NightConnection) -> None:
         """Forget a connection that is closed."""
         self._connections.pop(connection, None)
 
-    def committing(self) -> bool:
-        """Count a commit; returns whether its answer is lost. Raises KilledError if the process dies before it."""
+    def committing(self, connection: NightConnection) -> bool:
+        """Count a commit; returns whether its answer is lost.
+
+        Raises KilledError if the process dies before it, and the error of a trouble if the transaction has changes.
+        """
         process = self._user()
         if process is None:
             return False
         count = self.commits[process] = self.commits.get(process, 0) + 1
         if self.kill_at_commit.get(process) == -count:
             raise KilledError
+        if self.fail_at_commit.get(process) == count:
+            self._fail(connection, "unavailable", "COMMIT")
+        trouble = self._trouble()
+        if trouble is not None and trouble != "slow" and connection.has_changed:
+            self._fail(connection, trouble, "COMMIT")
         return count in self.lost_commits.get(process, ())
 
     def committed(self) -> None:
@@ -245,46 +276,3 @@ def _asking() -> str:
     while frame.f_back is not None and not _OURS.match(frame.f_globals["__name__"]):
         frame = frame.f_back
     return f"{frame.f_globals['__name__'].rpartition('.')[2]}.{frame.f_code.co_name}"
-
-
-def error_of(trouble: str) -> sqlite3.OperationalError:
-    """Make the error that SQLite raises."""
-    words, code = _ERRORS[trouble]
-    error = sqlite3.OperationalError(words)
-    error.sqlite_errorcode = code
-    return error
-
-
-class NightCursor(sqlite3.Cursor):
-    """A cursor whose statements can fail."""
-
-    def execute(self, sql: str, parameters: Any = (), /) -> "NightCursor":
-        cast("NightConnection", self.connection).ledger.before_statement(sql)
-        return super().execute(sql, parameters)
-
-    def executemany(self, sql: str, parameters: Any, /) -> "NightCursor":
-        cast("NightConnection", self.connection).ledger.before_statement(sql)
-        return super().executemany(sql, parameters)
-
-
-class NightConnection(sqlite3.Connection):
-    """A connection whose commits can fail, or go in while their answer is lost."""
-
-    ledger: Ledger
-
-    # The stubs have an overload for each factory; SQLAlchemy names none.
-    def cursor(self, *_factory: Any) -> NightCursor:  # type: ignore[override]
-        return super().cursor(NightCursor)
-
-    def close(self) -> None:
-        self.ledger.forget(self)
-        super().close()
-
-    def commit(self) -> None:
-        if not self.in_transaction:
-            return
-        is_lost = self.ledger.committing()
-        super().commit()
-        self.ledger.committed()
-        if is_lost:
-            raise error_of("lost")

@@ -15,7 +15,8 @@ import pytest
 
 from db.ledger import spill
 from db.sources import spool
-from tests.nights.simulated.database import Outage, error_of
+from tests.nights.simulated.connections import error_of
+from tests.nights.simulated.database import Outage
 from tests.nights.simulated.machines import KilledError
 from tests.nights.simulated.world import World
 

@@ -1,6 +1,7 @@
 """Jobs of a process's threads can be held up while all else goes on."""
 
 import asyncio
+import gc
 import signal
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -17,6 +18,7 @@ from tests.nights.simulated import database
 from tests.nights.simulated.database import Ledger
 from tests.nights.simulated.machines import KilledError
 from tests.nights.simulated.processes import FileLocks, Job, SimulatedProcess
+from tests.nights.simulated.workplace import open_workplace
 from tests.nights.simulated.world import World
 
 ENDS = 1000.0
@@ -150,6 +152,35 @@ def test_job_whose_process_is_killed_meanwhile_never_goes_on(world: World) -> No
     world.run(ENDS)
     assert story == []
     assert not process.has_jobs
+
+
+def test_what_is_frozen_for_the_collector_stays_frozen_after_a_workplace() -> None:
+    frozen = gc.get_freeze_count()
+    assert frozen > 0
+    with open_workplace():
+        pass
+    assert gc.get_freeze_count() >= frozen
+
+
+def test_killed_job_leaves_its_files_as_its_own_process_while_another_goes_on(world: World) -> None:
+    story = []
+
+    def job() -> None:
+        try:
+            held_up(5)
+        finally:
+            story.append((here().pid, asyncio.get_running_loop()))
+
+    async def killer() -> None:
+        await asyncio.sleep(2)
+        world.kill(killed)
+        story.append((here().pid, asyncio.get_running_loop()))
+
+    killed = start(world, "killed", job)
+    other = world.start("other", world.host("another machine"), killer)
+    world.run(ENDS)
+    ran_without_error(other)
+    assert story == [(each.pid, each.loop) for each in (killed, other)]
 
 
 def test_killed_job_ends_the_others_of_its_process(world: World) -> None:

@@ -134,7 +134,6 @@ def open_workplace() -> Iterator[Workplace]:
         ledger.world = None
     finally:
         World.collect()
-        gc.unfreeze()
         gc.enable()
         patch.undo()
         logging.getLogger("prefect.presswork").setLevel(before)

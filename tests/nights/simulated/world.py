@@ -41,11 +41,11 @@ class World:
         self.rng = random.Random(f"choices {seed}")
         self.ids = random.Random(f"ids {seed}")
         self.holds = random.Random(f"holds {seed}")
+        self.fails = random.Random(f"fails {seed}")
         self.hosts: dict[str, Host] = {}
         self.processes: list[SimulatedProcess] = []
         self.current: SimulatedProcess | None = None
         self.story: list[str] = []
-        self.slow_until: float = 0.0
         self.on_death: list[Callable[[SimulatedProcess], None]] = []
         self._events: list[tuple[float, int, Callable[[], object]]] = []
         self._numbers = 0
@@ -84,9 +84,11 @@ class World:
         if process.alive:
             process.alive, process.killed, process.ended_at = False, True, self.now
             self.tell(f"{process.name} is killed at its step {process.steps}{f' {how}' if how else ''}")
-            before, self.current = self.current, process
+            before = self.current
+            self.enter(process)
             process.end_jobs()
-            self.current = before
+            if before is not None:
+                self.enter(before)
             for told in self.on_death:
                 told(process)
 
@@ -128,7 +130,9 @@ class World:
         with _nobody_is_told():
             for process in self.processes:
                 self.current = process
+                use(process.machine)
                 process.forget()
+            self._events.clear()  # they hold jobs, whose results coroutines wait for
             if World.forgotten % COLLECT_EVERY == 0:
                 gc.collect()
             World.forgotten += 1
