@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import os
 import signal
 import subprocess
@@ -325,3 +326,27 @@ async def test_run_that_ends_with_a_ledger_that_is_back_leaves_no_answer_in_a_fi
     assert workshop.value("SELECT count(*) FROM attempts WHERE ended_at IS NULL") == 0
     assert (await workshop.run()).cached == answered
     assert workshop.sandbox.stats()["repeated_bodies"] == 0
+
+
+async def test_request_whose_answer_no_disk_took_is_perhaps_billed_also_if_the_ledger_is_back_at_the_end(
+    workshop: Workshop, flaky: Flaky, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PRESSWORK_DATABASE_PATIENCE_S", "0.01")
+
+    def keep(_folder: Path, _run_id: str, _batch: WriteBatch) -> Path:
+        flaky.fails = "none"
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("presswork.engine.resources.writer.keep_batch", keep)
+    workshop.numbered(RECORDS)
+    workshop.sandbox.configure(latency_ms=200)
+    running = asyncio.create_task(workshop.run(**ALL_OPEN))
+    await workshop.answered(12)
+    flaky.fails = "all"
+    with pytest.raises(LedgerAwayError, match="are lost"):
+        await running
+    kept = workshop.value("SELECT count(*) FROM attempts WHERE cost_usd IS NOT NULL")
+    perhaps = workshop.value("SELECT count(*) FROM attempts WHERE error_type IN ('crashed', 'abandoned')")
+    answered = workshop.sandbox.stats()["served"]["answers"]
+    assert kept < answered <= kept + perhaps
+    assert workshop.value("SELECT count(*) FROM attempts WHERE ended_at IS NULL") == 0

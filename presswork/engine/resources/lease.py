@@ -20,7 +20,8 @@ from db.ledger.refused_rows import RefusedRow
 from db.ledger.rows import WriteBatch
 from db.ledger.writing import write
 from db.machine import boot_time_s
-from db.words import LIVE, MAIN, NOT_SENT
+from db.session import begin_write
+from db.words import CRASHED, LIVE, MAIN, NOT_SENT
 from presswork.engine.resources.stopping import in_background
 from presswork.engine.resources.writer import Writer
 from presswork.errors import FinalCallError
@@ -114,6 +115,14 @@ class HeldLease:
     def suspend(self, reason: str, due: datetime) -> None:
         """Release the lease and its claims until a process resumes the run (in the writer's thread)."""
         self._end(lambda lease: lifecycle.suspend_run(self._ledger, lease, reason, due))
+
+    def settle_lost(self) -> None:
+        """Settle the open attempts as cut off, as the rows that say how they ended are lost (in the writer's thread).
+
+        They may have been sent and billed. The end of the lease would settle them as never sent.
+        """
+        with begin_write(self._ledger) as connection:
+            leases.settle_open(connection, self._lease, CRASHED)
 
     def _end(self, end: Callable[[leases.Lease], None]) -> None:
         # Check only once whether the run is still ours to end. A retry after a lost reply to the commit would find no

@@ -184,6 +184,8 @@ class RunLedger:
             path = folder / f"{self.run_id}{spill.SPILL_SUFFIX}"
             if path.exists():
                 await self.writer.call(_import, self.engine, path)
+        if self.writer.has_lost:
+            await self.writer.call(self.lease.settle_lost)
 
     async def add_template(self, row: TemplateRow) -> None:
         """Write a template that the run uses, if it is missing."""

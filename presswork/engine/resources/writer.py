@@ -66,7 +66,7 @@ class Writer:
         self._loop_task: asyncio.Task[None] | None = None
         self._arrived = asyncio.Event()
         self._full = asyncio.Event()
-        self._closing = False
+        self._closing = self.has_lost = False
         self._stopped = asyncio.Event()
         self._reason: StoppedError | None = None
         self.commit: Commit = lambda batch, refused: write(engine, batch, refused=refused)
@@ -264,9 +264,8 @@ class Writer:
 
     def _report_unavailable(self, complaint: str) -> None:
         if not self._complaint and self.spill is None:
-            ledger = readable_url(self._engine.url)
             waits = f"The run waits up to {self._patience_s:,.0f} s for it."
-            _log.warning("The ledger %s is unavailable: %s. %s", ledger, complaint, waits)
+            _log.warning("The ledger %s is unavailable: %s. %s", readable_url(self._engine.url), complaint, waits)
         self._complaint = complaint
 
     async def _spill_it(self, batch: WriteBatch) -> NoReturn:
@@ -276,6 +275,7 @@ class Writer:
         try:
             self.spill = await self.call_once(keep_in_one, self.spill_folders, keep_batch, self.run_id, batch)
         except OSError as error:
+            self.has_lost = True
             failed += f" Nor can a spill file: {_cause_of(error)}. Answers not saved before are lost. "
             failed += "Free disk space or set PRESSWORK_SPILL_DIR, then run again."
             _log.error(failed)  # an earlier error may end the run
