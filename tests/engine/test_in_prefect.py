@@ -381,8 +381,10 @@ async def test_helper_has_its_number_in_its_name_and_its_lease_has_the_id_of_its
 
 
 async def test_helper_that_somebody_has_deleted_is_missing_and_no_traceback(workshop: Workshop) -> None:
+    # Other tests on the same server may have deployed `content`.
+    alone = content.with_options(name=f"alone-{new_id()}")
     async with get_client() as client:
-        flow_run = await client.create_flow_run(content, parameters={"template": "note"})
+        flow_run = await client.create_flow_run(alone, parameters={"template": "note"})
         runs = PrefectHelperRuns(client, flow_run, deployment=uuid4(), parameters={}, options_name="options")
         assert list(await runs.states([str(flow_run.id)])) == [str(flow_run.id)]
         await client.delete_flow_run(flow_run.id)
@@ -391,7 +393,7 @@ async def test_helper_that_somebody_has_deleted_is_missing_and_no_traceback(work
             with pytest.raises(HelpersUnavailableError):
                 await end
         # The run's own deployment, too, may be gone by now.
-        with pytest.raises(ConfigurationError, match="needs a deployment of the flow 'content'"):
+        with pytest.raises(ConfigurationError, match="needs a deployment of the flow 'alone-"):
             await _deployment_of(client, flow_run.model_copy(update={"deployment_id": uuid4()}))
 
 
