@@ -66,7 +66,7 @@ check: $(STAMP) ## Run what CI runs: format, lint, types, import contracts, test
 	@$(BIN)/lint-imports
 	@$(BIN)/pytest $(AT_ONCE)
 
-soak: $(STAMP) ## Run the long tests at full size, in parts (PART=nights for one of them; half an hour in all)
+soak: $(STAMP) ## Run the long tests at full size, in parts (PART=nights for one of them; one to two hours in all)
 	@$(BIN)/python -m tests.soak $(PART)
 
 bench: $(STAMP) ## Measure generations a second on this machine
