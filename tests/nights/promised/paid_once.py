@@ -91,7 +91,7 @@ def _is_excused(evidence: Evidence, earlier: Exchange, later: Exchange) -> bool:
         return True
     if evidence.night.unkept_at.get(earlier.request_id or "", math.inf) <= later.at:
         return True
-    took_over = _lost_its_lease(pair) or _spilled(pair) or _was_superseded(pair)
+    took_over = _lost_its_lease(pair) or _spilled(pair) or _was_superseded(pair) or _sent_unaware(evidence, earlier)
     if _committed(evidence, earlier) > later.at:
         return took_over or _never_came(pair) or _died_with_it(pair)
     # It was in the ledger. Only a process that looked before, because it had taken the prompt over, could not know.
@@ -171,26 +171,33 @@ def _was_superseded(pair: _Pair) -> bool:
 
 
 def _was_in_flight(pair: _Pair) -> bool:
-    """The later request's attempt was committed before another process took its place; its heartbeat had not said so.
+    """The later request was sent by a process that did not know yet that another had taken its place, and asks now."""
+    own = pair.evidence.story_of(pair.later)
+    if own is None or not _sent_unaware(pair.evidence, pair.later):
+        return False
+    return min(_superseding(pair.evidence, own)) < pair.earlier.at
 
-    No request is sent if the heartbeat was not confirmed for half a lease.
+
+def _sent_unaware(evidence: Evidence, exchange: Exchange) -> bool:
+    """Whether a request was sent after another process had taken its place, of which no heartbeat had told it.
+
+    Its attempt was committed before. No request is sent if the heartbeat was not confirmed for half a lease.
     """
-    evidence, later, night = pair.evidence, pair.later, pair.evidence.night
-    own = evidence.story_of(later)
+    night, own = evidence.night, evidence.story_of(exchange)
     if own is None:
         return False
-    attempt = evidence.attempt_of(later)
+    attempt = evidence.attempt_of(exchange)
     opened = [
         evidence.committed(each.id)
         for each in evidence.rows.attempts
         # An attempt that was cut off does not name its request.
         if each is attempt or (attempt is None and each.request_id is None)
-        if each.prompt_hash == evidence.prompt_of(later) and evidence.committed(each.id) <= later.at
+        if each.prompt_hash == evidence.prompt_of(exchange) and evidence.committed(each.id) <= exchange.at
     ]
     taken = min(_superseding(evidence, own), default=math.inf)
-    hindered = evidence.unable(later.process, taken, later.at)
+    hindered = evidence.unable(exchange.process, taken, exchange.at)
     unaware = min(night.heartbeat_s + hindered, night.lease_s / 2) + night.slack_s
-    return min(opened, default=math.inf) <= taken < pair.earlier.at and later.at - taken <= unaware
+    return min(opened, default=math.inf) <= taken <= exchange.at <= taken + unaware
 
 
 def _superseding(evidence: Evidence, own: RunStory) -> Iterator[float]:

@@ -120,6 +120,19 @@ def supersede(opened: float, sent: float) -> Change:
     return change
 
 
+def superseded_before(taken: float) -> Change:
+    """Let the later process, which began first, take the earlier one's place before that sends its request."""
+
+    def change(night: MadeNight) -> None:
+        night.told["taken_at"] = {"l2": [taken]}
+        night.story(1, run_id="r1", lease_id="l2", began_at=-5.0)
+        night.story(0, began_at=-4.0)
+        night.asked(2, run_id="r1")
+        night.committed |= {"g001": 290.0}
+
+    return change
+
+
 PAID_AGAIN: dict[str, tuple[tuple[Change, ...], bool]] = {
     "it was in the ledger": ((), True),
     "it was not, without a reason": ((lose,), True),
@@ -160,6 +173,8 @@ PAID_AGAIN: dict[str, tuple[tuple[Change, ...], bool]] = {
         (commit_late, lambda n: n.story(1, run_id="r1"), lambda n: n.asked(2, run_id="r1")),
         False,
     ),
+    "it was sent after another process had taken its place": ((superseded_before(0.95),), False),
+    "it was opened after that, and sent": ((superseded_before(0.85),), True),
     "it was opened before another process took its place": ((supersede(159.9, 174.0),), False),
     "it was opened after that": ((supersede(160.1, 174.0),), True),
     "it was opened before, but sent after a heartbeat": ((supersede(159.9, 178.0),), True),
