@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 from pydantic import BaseModel, ConfigDict
-from sqlalchemy import Engine, create_engine, event, select, text
+from sqlalchemy import Engine, Select, create_engine, event, select, text
 from sqlalchemy.exc import OperationalError, ProgrammingError
 
 from db.clock import new_id
@@ -61,6 +61,11 @@ def opened(book: Book, tmp_path: Path) -> Open:
             yield writer
 
     return opened
+
+
+def first(ledger: Engine, statement: Select[Any]) -> Any:
+    with ledger.connect() as connection:
+        return connection.scalar(statement)
 
 
 class Away:
@@ -342,6 +347,17 @@ async def test_output_that_only_json_can_hold_is_seen_by_a_condition(opened: Ope
     async with opened() as writer:
         dated = Generations(book.ledger, book.run_id, "product_copy", Dated, read=writer.read)
         assert [seen.output.day async for seen in dated.where(lambda seen: seen.output.day)] == [date(2026, 3, 1)]
+
+
+async def test_end_of_an_attempt_is_committed_although_nobody_waits_for_it(opened: Open, book: Book) -> None:
+    # A retry may come minutes later, and a crash before it would lose what the first attempt has cost.
+    opening = WriteBatch()
+    attempt_id = book.attempt(opening, "a", new_id())
+    write(book.ledger, opening)
+    ended = select(Attempt.id).where(Attempt.cost_usd.is_not(None))
+    async with opened() as writer, asyncio.timeout(20):
+        writer.settle_attempt(settled_row(attempt_id))
+        await until(lambda: first(book.ledger, ended) is not None)
 
 
 async def test_writer_that_is_cancelled_while_it_closes_commits_its_last_rows(opened: Open, book: Book) -> None:

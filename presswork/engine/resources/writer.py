@@ -129,8 +129,9 @@ class Writer:
         self._batch.opened.append(row)
 
     def settle_attempt(self, row: SettledRow) -> None:
-        """Add how an attempt ended."""
+        """Add how an attempt ended; nobody may wait for its commit before the pause until the next attempt is over."""
         self._batch.settled.append(row)
+        self._arrived.set()
 
     def release_claim(self, prompt_hash: str) -> None:
         """Release the claim of a prompt, in the commit that holds its outcome."""
@@ -205,8 +206,7 @@ class Writer:
             raise
         except Exception as error:  # noqa: BLE001 - the waiters must see every error
             done.set_exception(error)
-            # The waiters raise it. Without any, it must not be a warning at exit.
-            done.exception()
+            done.exception()  # the waiters raise it; without any, it must not be a warning at exit
         else:
             done.set_result(None)
 
