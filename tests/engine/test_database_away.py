@@ -299,6 +299,18 @@ async def test_ctrl_c_ends_the_waiting_for_a_ledger_and_nothing_is_lost(
     assert workshop.value("SELECT count(*) FROM attempts WHERE ended_at IS NULL") == 0
 
 
+async def run_until_it_spills(workshop: Workshop, flaky: Flaky) -> str:
+    """Run until the ledger fails with requests in flight, and return why the run ended."""
+    workshop.numbered(RECORDS)
+    workshop.sandbox.configure(latency_ms=200)
+    running = asyncio.create_task(workshop.run(**ALL_OPEN))
+    await workshop.answered(12)
+    flaky.fails = "all"
+    with pytest.raises(LedgerAwayError) as ended:
+        await running
+    return str(ended.value)
+
+
 async def test_run_that_ends_with_a_ledger_that_is_back_leaves_no_answer_in_a_file(
     workshop: Workshop, flaky: Flaky, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -311,13 +323,7 @@ async def test_run_that_ends_with_a_ledger_that_is_back_leaves_no_answer_in_a_fi
         return spilled[-1]
 
     monkeypatch.setattr("presswork.engine.resources.writer.keep_batch", keep)
-    workshop.numbered(RECORDS)
-    workshop.sandbox.configure(latency_ms=200)
-    running = asyncio.create_task(workshop.run(**ALL_OPEN))
-    await workshop.answered(12)
-    flaky.fails = "all"
-    with pytest.raises(LedgerAwayError):
-        await running
+    await run_until_it_spills(workshop, flaky)
     # Its claims are released: what another run does not find in the ledger, it pays for again.
     assert spilled
     assert find_spills(load_settings().spill_dir) == []
@@ -338,13 +344,7 @@ async def test_request_whose_answer_no_disk_took_is_perhaps_billed_also_if_the_l
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr("presswork.engine.resources.writer.keep_batch", keep)
-    workshop.numbered(RECORDS)
-    workshop.sandbox.configure(latency_ms=200)
-    running = asyncio.create_task(workshop.run(**ALL_OPEN))
-    await workshop.answered(12)
-    flaky.fails = "all"
-    with pytest.raises(LedgerAwayError, match="are lost"):
-        await running
+    assert "are lost" in await run_until_it_spills(workshop, flaky)
     kept = workshop.value("SELECT count(*) FROM attempts WHERE cost_usd IS NOT NULL")
     perhaps = workshop.value("SELECT count(*) FROM attempts WHERE error_type IN ('crashed', 'abandoned')")
     answered = workshop.sandbox.stats()["served"]["answers"]
