@@ -3,6 +3,7 @@
 A process that closes or suspends a run that another process has taken over changes only its own lease.
 """
 
+from collections.abc import Collection
 from contextlib import suppress
 from datetime import datetime
 from functools import cache
@@ -90,15 +91,20 @@ def suspend_run(engine: Engine, lease: Lease, reason: str, due_at: datetime) -> 
             _set(connection, lease.run_id, status=SUSPENDED, suspended_for=storable_text(reason), due_at=due_at)
 
 
-def close_run(engine: Engine, lease: Lease, status: str, ended_at: datetime) -> None:
+def close_run(
+    engine: Engine, lease: Lease, status: str, ended_at: datetime, *, steps_done: Collection[str] = ()
+) -> None:
     """Write how and when a run ended, and its rollups, and delete its working rows.
 
     Attempts that were opened but never sent are settled as not sent. Helpers that are still running lose their leases.
+    `steps_done` are done, although another process may have begun them again and crashed.
     """
     deleted = 0
     with begin_write(engine) as connection:
         if _end_main(connection, lease):
             leases.end_all(connection, lease.run_id)
+            for step in steps_done:
+                connection.execute(_SET_STEP, {"of_run": lease.run_id, "of_step": step, "state": DONE})
             store_missing_savings(connection, lease.run_id)
             roll_up(connection, lease.run_id)
             deleted = connection.execute(_DELETE_WORKING, {"of_run": lease.run_id}).rowcount

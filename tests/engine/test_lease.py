@@ -15,6 +15,7 @@ from db.ledger.lifecycle import begin_step, end_step, join_run
 from db.ledger.ranges import divide
 from db.ledger.rows import ConfirmedRow, ParentRow, WriteBatch
 from db.tables import Attempt, Generation, GenerationParent, StoredStep, WorkingRow
+from db.words import MAIN
 from presswork.engine.resources.lease import ClaimLostError, HeldLease
 from presswork.engine.resources.writer import Writer
 from tests.db.rows import Book, sha, take_up
@@ -250,6 +251,22 @@ def test_run_that_is_superseded_changes_no_step_of_the_newer_process(
         columns = (StoredStep.state, StoredStep.made_from, StoredStep.total, StoredStep.left_out)
         assert connection.execute(select(*columns)).one() == ("done", None, 3, 0)
         assert connection.execute(select(WorkingRow.step)).all() == []
+
+
+def test_step_that_another_process_began_again_before_it_crashed_is_done_in_the_run_that_goes_on(
+    book: Book, held: HeldLease, ledger: Engine
+) -> None:
+    begin_step(ledger, book.run_id, "note", made_from=None, total=3, left_out=0, lease=book.lease)
+    held.end_step("note")
+    with ledger.begin() as connection:
+        newer = leases.take(connection, book.run_id, MAIN, new_id(), process="elsewhere/1/1/-/-")
+    begin_step(ledger, book.run_id, "note", made_from=None, total=3, left_out=0, lease=newer)
+    run_out(ledger, newer.id)
+    leases.end_lapsed(ledger, except_lease="")
+    held.close("completed")
+    with ledger.connect() as connection:
+        assert connection.scalar(select(StoredStep.state)) == "done"
+    assert status_of(ledger, book.lease) == ("completed", True, None)
 
 
 async def test_run_that_is_superseded_stops_at_its_next_request(

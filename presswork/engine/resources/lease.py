@@ -54,6 +54,7 @@ class HeldLease:
         self.superseded_by: str | None = None
         self.was_lost = False
         self._ended = False
+        self._steps_done: list[str] = []
 
     async def ready(self, prompt_hash: str) -> None:
         """Wait until the lease allows a request.
@@ -110,11 +111,16 @@ class HeldLease:
         if self.is_helper:
             self._end(lambda lease: lifecycle.leave_run(self._ledger, lease))
         else:
-            self._end(lambda lease: lifecycle.close_run(self._ledger, lease, status, now()))
+            self._end(lambda lease: self._close(lease, status))
 
     def suspend(self, reason: str, due: datetime) -> None:
         """Release the lease and its claims until a process resumes the run (in the writer's thread)."""
         self._end(lambda lease: lifecycle.suspend_run(self._ledger, lease, reason, due))
+
+    def _close(self, lease: leases.Lease, status: str) -> None:
+        # While the lease was lost, another process may have begun steps again that this one had ended, and crashed.
+        steps_done = self._steps_done if self.was_lost else ()
+        lifecycle.close_run(self._ledger, lease, status, now(), steps_done=steps_done)
 
     def settle_lost(self) -> None:
         """Settle the open attempts as cut off, as the rows that say how they ended are lost (in the writer's thread).
@@ -158,6 +164,11 @@ class HeldLease:
             except leases.LeaseLostError:
                 self._return()
         return None
+
+    def end_step(self, step: str) -> None:
+        """Write that a step is done, unless another process has the work now (in the writer's thread)."""
+        self.led(lambda lease: lifecycle.end_step(self._ledger, lease.run_id, step, lease=lease))
+        self._steps_done.append(step)
 
     def finish_range(self, step: str, keys: Sequence[str]) -> None:
         """Remove records with outcomes from a divided step (in the writer's thread)."""

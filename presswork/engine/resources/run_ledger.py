@@ -104,9 +104,7 @@ class RunLedger:
     async def end_step(self, step: str) -> None:
         """Write that a step has ended; a helper or a superseded process writes nothing."""
         if self.helper_id is None:
-            await self.writer.call(
-                self.lease.led, lambda lease: lifecycle.end_step(self.engine, self.run_id, step, lease=lease)
-            )
+            await self.writer.call(self.lease.end_step, step)
 
     async def take(self, hashes: Sequence[str]) -> set[str]:
         """Claim prompts, and return those that this run now holds."""
