@@ -189,6 +189,7 @@ class Driver:
                 await run.suspend("a person reviews", now() + timedelta(seconds=WAITS_S))
             if len(STEPS[start.job]) > 1:
                 await run.generate("title", made)
+            notes.summed_up_at = self.world.now
             return run.summary()
 
     async def _found_out(self, start: Start) -> str | None:

@@ -23,6 +23,7 @@ class RunNotes:
     worker: str = "main"
     settings: Settings | None = None
     summary: Summary | None = None
+    summed_up_at: float | None = None
     exit_status: int | None = None
     error: str | None = None
     ended_at: float | None = None
@@ -48,5 +49,6 @@ class RunNotes:
             exit_status=self.exit_status,
             error=self.error,
             summary=None if self.summary is None else self.summary.for_programs(),
+            summed_up_at=self.summed_up_at,
             must_finish=self.must_finish,
         )

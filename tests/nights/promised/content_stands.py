@@ -34,7 +34,9 @@ def check_one_row(evidence: Evidence) -> Iterator[Violation]:
         reached = _chain_to(counting[0].id, rows)
         if reached != {row.id for row in rows}:
             yield Violation(ONE_ROW, f"{key}: {sorted({row.id for row in rows} - reached)} lead to no row that counts")
-        newer = [row.id for row in rows if row.id > counting[0].id and not _repeats(row, counting[0])]
+        # `content` has the repeat that is newer than another answer, and with it the text of its source.
+        repeats = [row.id for row in rows if _repeats(row, counting[0])]
+        newer = [row.id for row in rows if row.id > max([counting[0].id, *repeats]) and row.id not in repeats]
         if newer:
             yield Violation(ONE_ROW, f"{key}: {counting[0].id} counts, and {newer} are newer")
 

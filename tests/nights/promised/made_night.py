@@ -58,6 +58,7 @@ class MadeNight:
     stories: list[RunStory] = field(default_factory=list)
     committed: dict[str, float] = field(default_factory=dict)
     settled: dict[str, float] = field(default_factory=dict)
+    steps_done: dict[str, list[float]] = field(default_factory=dict)
     told: dict[str, Any] = field(default_factory=dict)
     """Other values of the result."""
 
@@ -191,6 +192,7 @@ class MadeNight:
             runs=self.stories,
             committed_at=self.committed,
             settled_at=self.settled,
+            steps_done_at=self.steps_done,
             fails_before_all=("TemplateError",),
             marks={STEP: lambda record: str(record["name"])},
             **self.told,

@@ -62,7 +62,9 @@ class RunStory:
     records: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     """By step, the records that it read: by key, their canonical JSON as in `records.body`."""
     summary: Mapping[str, Any] | None = None
-    """The product's summary of the run when it ended (Summary.for_programs), if it made one."""
+    """The product's summary of the run at its end (Summary.for_programs), if it made one."""
+    summed_up_at: float | None = None
+    """When the process made this summary, before it closed the run."""
     must_finish: bool = False
     """It was made after all faults were over, without a cap, and nothing stopped it: it must complete."""
 
@@ -83,6 +85,8 @@ class NightResult:
     """By the id of an attempt: when its end was last committed; a process that returns corrects what others wrote."""
     crashed_at: Mapping[str, Sequence[float]] = field(default_factory=dict)
     """By run: when its row was set to `crashed`."""
+    steps_done_at: Mapping[str, Sequence[float]] = field(default_factory=dict)
+    """By run: when its steps were done. Each time its process reads the figures of its summary next."""
     taken_at: Mapping[str, Sequence[float]] = field(default_factory=dict)
     """By lease: when a process took it, which superseded the one that had its place."""
     let_go_at: Mapping[str, Sequence[float]] = field(default_factory=dict)

@@ -6,6 +6,7 @@ from typing import Any
 
 from tests.nights.promised.evidence import PERHAPS_BILLED, UNSENT, Evidence, Violation
 from tests.nights.promised.ledger_rows import KeptAttempt, KeptGeneration, KeptStep, units
+from tests.nights.promised.night_result import RunStory
 
 ALL_RECORDS = "history and confirmations of a completed step are all its records"
 SUMMARY = "a run's summary is the sum of its rows"
@@ -41,12 +42,12 @@ def _count_read(evidence: Evidence, step: KeptStep) -> int | None:
 
 
 def check_summaries(evidence: Evidence) -> Iterator[Violation]:
-    """Compare the last summary of each run with sums over its rows, unless rows were written to it afterwards."""
+    """Compare the last summary of each run with sums over its rows, unless others have written rows to it since."""
     for run_id in dict.fromkeys(each.run_id for each in evidence.night.runs if each.run_id is not None):
         told = [each for each in evidence.stories_of(run_id) if each.worker == "main"][-1:]
         if not told or told[0].summary is None or told[0].ended_at is None or run_id not in evidence.runs:
             continue
-        if _last_write(evidence, run_id) > told[0].ended_at:
+        if _is_written_since(evidence, told[0]):
             continue
         ours = {**counts_of(evidence, run_id), **usage_of(_attempts_of(evidence, run_id))}
         for name, value in ours.items():
@@ -251,10 +252,20 @@ def _attempts_of(evidence: Evidence, run_id: str) -> list[KeptAttempt]:
     return [each for each in evidence.rows.attempts if each.run_id == run_id]
 
 
-def _last_write(evidence: Evidence, run_id: str) -> float:
-    """Return when the last row of a run was written."""
-    night = evidence.night
-    attempts = [each.id for each in _attempts_of(evidence, run_id)]
-    rows = [each.id for each in evidence.rows.generations if each.run_id == run_id]
-    times = [night.committed_at.get(each, 0.0) for each in (*attempts, *rows)]
-    return max([*times, *(night.settled_at.get(each, 0.0) for each in attempts)], default=0.0)
+def _is_written_since(evidence: Evidence, told: RunStory) -> bool:
+    """Whether another process wrote rows to a run after this one had done its last step, or anybody after it ended."""
+    night, run_id = evidence.night, told.run_id
+    attempts = _attempts_of(evidence, str(run_id))
+    by = {each.id: evidence.exchanges_by_request.get(each.request_id or "") for each in attempts}
+    own = {id_ for id_, exchange in by.items() if exchange is not None and exchange.process == told.process}
+    own |= {each.generation_id for each in attempts if each.id in own}
+    rows = [*by, *(each.id for each in evidence.rows.generations if each.run_id == run_id)]
+    ended_at = told.ended_at or 0.0
+    summed_up_at = ended_at if told.summed_up_at is None else told.summed_up_at
+    # A last change of a step may be that of the close.
+    done_at = [at for at in night.steps_done_at.get(str(run_id), ()) if at <= summed_up_at]
+    since = max(done_at, default=summed_up_at)
+    return any(
+        max(night.committed_at.get(each, 0.0), night.settled_at.get(each, 0.0)) > (ended_at if each in own else since)
+        for each in rows
+    )

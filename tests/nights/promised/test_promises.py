@@ -249,6 +249,14 @@ def look_up_between(night: MadeNight) -> None:
     night.content["a"] = current
 
 
+def repeat_stands(night: MadeNight) -> None:
+    """Let that late answer be replaced by what the look-up found, which is newer and `content` by then."""
+    look_up_between(night)
+    earlier, repeat = night.generations[-2:]
+    night.generations[-2] = replace(earlier, replaced_by="")
+    night.wrote(replaced_by=repeat.id)
+
+
 def count_again(night: MadeNight, **values: Any) -> None:
     night.steps[0] = replace(night.steps[0], **values)
 
@@ -270,7 +278,8 @@ ROWS: dict[str, tuple[Check, Change, bool]] = {
         lambda n: replaced(n, id="g555", origin="cache", source_generation_id="g001", record_hash="another"),
         True,
     ),
-    "a late answer after a look-up that found an earlier one": (check_one_row, look_up_between, True),
+    "a late answer that counts, after a look-up that found an earlier one": (check_one_row, look_up_between, True),
+    "a late answer that the repeat of an earlier one replaces": (check_one_row, repeat_stands, False),
     "a record without a row": (check_all_records, lambda n: n.generations.pop(), True),
     "an unchanged record": (
         check_all_records,
@@ -516,6 +525,20 @@ def test_summary_of_before_the_last_write_is_not_compared() -> None:
     assert not broken(
         check_summaries, one_run(lambda n: summarize(n, succeeded=1), lambda n: n.settled.update(a001=101.0))
     )
+
+
+@pytest.mark.parametrize(("process", "is_broken"), [("p1", True), ("p0", False)])
+def test_summary_lacks_only_what_another_process_writes_before_the_run_has_closed(
+    process: str, is_broken: bool
+) -> None:
+    def written_while_it_closes(night: MadeNight) -> None:
+        summarize(night, succeeded=1)
+        night.story(summed_up_at=98.0)
+        night.steps_done["r1"] = [50.0, 96.0, 99.0]
+        night.settled.update(a001=97.0)
+        night.served(process=process)
+
+    assert broken(check_summaries, one_run(written_while_it_closes)) == is_broken
 
 
 # Promise 9: caps

@@ -52,6 +52,8 @@ CREATE TRIGGER night_ended AFTER DELETE ON leases
   BEGIN INSERT INTO night_times VALUES ('ended', OLD.id, night_now()); END;
 CREATE TRIGGER night_lapsed AFTER UPDATE OF epoch ON leases
   BEGIN INSERT INTO night_times VALUES ('lease lost', NEW.id, night_now()); END;
+CREATE TRIGGER night_done AFTER UPDATE OF state ON run_steps WHEN NEW.state = 'done'
+  BEGIN INSERT INTO night_times VALUES ('step done', NEW.run_id, night_now()); END;
 CREATE TRIGGER night_suspended AFTER UPDATE OF status ON runs WHEN NEW.status = 'suspended'
   BEGIN INSERT INTO night_times VALUES ('suspended', NEW.id, night_now()); END;
 CREATE TRIGGER night_refuse BEFORE INSERT ON generations
@@ -128,7 +130,7 @@ class Ledger:
 
     def times(self) -> dict[str, dict[str, list[float]]]:
         """Return when each kind of thing happened, by the id of its row, in order."""
-        kinds = "opened", "settled", "written", "crashed", "suspended", "taken", "ended", "lease lost"
+        kinds = "opened", "settled", "written", "crashed", "suspended", "taken", "ended", "lease lost", "step done"
         found: dict[str, dict[str, list[float]]] = {kind: {} for kind in kinds}
         with sqlite3.connect(self.file) as connection:
             for kind, row_id, at in connection.execute("SELECT kind, id, at FROM night_times ORDER BY rowid"):

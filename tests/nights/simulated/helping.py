@@ -183,8 +183,9 @@ class SimulatedHelperRuns:
         await self.server.answer()
         key = f"{self.of.id}/{helper.of}/{helper.number}/{attempt}"
         flow_run = self.server.create(self.of, key, options)
+        state = _state(flow_run)
         await self.server.answer()
-        return flow_run.id, _state(flow_run)
+        return flow_run.id, state
 
     async def states(self, flow_runs: Sequence[str]) -> dict[str, HelperState]:
         await self.server.answer()
@@ -192,16 +193,19 @@ class SimulatedHelperRuns:
         return {name: _state(flow_run) for name, flow_run in found.items() if flow_run.state != DELETED}
 
     async def report_crashed(self, flow_run: str) -> None:
-        await self.server.answer()
-        self.server.flow_runs[flow_run].states.append("Crashed")
+        (await self._found(flow_run)).states.append("Crashed")
         await self.server.answer()
 
     async def cancel(self, flow_run: str, _why: str) -> None:
+        self.server.cancel(await self._found(flow_run))
         await self.server.answer()
-        if self.server.flow_runs[flow_run].state == DELETED:
+
+    async def _found(self, flow_run: str) -> FlowRun:
+        await self.server.answer()
+        found = self.server.flow_runs[flow_run]
+        if found.state == DELETED:
             raise HelpersUnavailableError
-        self.server.cancel(self.server.flow_runs[flow_run])
-        await self.server.answer()
+        return found
 
 
 def _state(flow_run: FlowRun) -> HelperState:
