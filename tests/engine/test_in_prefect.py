@@ -50,7 +50,7 @@ from presswork.options import Helper
 from presswork.report.prefect.events import asset_key
 from tests.db.rows import run_row
 from tests.engine.test_suspension import DUE_IN_S, REASON, approve, held, prepare, run_of
-from tests.engine.test_timeouts import when_answered
+from tests.engine.test_timeouts import ANSWERED, when_answered
 from tests.engine.workshop import Workshop, eventually, log_lines, task_runs
 from tests.workers import Pool, prefect, start, work_pool
 
@@ -275,7 +275,8 @@ async def test_flow_with_a_timeout_of_prefects_keeps_what_it_paid_for(
     with pytest.raises(TimeoutError):
         await timed()
     assert workshop.value("SELECT status FROM runs") == "cancelled"
-    assert workshop.value("SELECT count(*) FROM current_content") == 8
+    # On a busy machine, the last ones may not have been committed as open, and so not sent, before the writer waits.
+    assert workshop.value("SELECT count(*) FROM current_content") == workshop.requests >= ANSWERED
 
 
 # A suspended run
