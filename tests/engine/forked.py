@@ -9,6 +9,7 @@ import asyncio
 import importlib
 import multiprocessing
 import os
+import signal
 import sys
 import tempfile
 from collections.abc import Callable, Mapping
@@ -101,6 +102,8 @@ def _run_code(code: str, said: str, environment: dict[str, str]) -> None:
 def _take_over(environment: dict[str, str]) -> None:
     os.environ.clear()
     os.environ.update(environment)
+    # A shell that starts the tests in the background lets them ignore Ctrl-C, and so their processes.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def _run(module: str, name: str, first: Callable[[], None] | None, environment: dict[str, str]) -> None:
