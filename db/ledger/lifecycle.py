@@ -97,15 +97,16 @@ def close_run(
     """Write how and when a run ended, and its rollups, and delete its working rows.
 
     Attempts that were opened but never sent are settled as not sent. Helpers that are still running lose their leases.
-    `steps_done` are done, although another process may have begun them again and crashed.
+    The steps in `steps_done` are set to done: another process may have begun them again and crashed.
     """
     deleted = 0
     with begin_write(engine) as connection:
         if _end_main(connection, lease):
             leases.end_all(connection, lease.run_id)
+            # A step that was begun again is open until here, so that its savings are added up again too.
+            store_missing_savings(connection, lease.run_id)
             for step in steps_done:
                 connection.execute(_SET_STEP, {"of_run": lease.run_id, "of_step": step, "state": DONE})
-            store_missing_savings(connection, lease.run_id)
             roll_up(connection, lease.run_id)
             deleted = connection.execute(_DELETE_WORKING, {"of_run": lease.run_id}).rowcount
             _set(connection, lease.run_id, status=status, ended_at=ended_at)

@@ -275,7 +275,7 @@ async def test_flow_with_a_timeout_of_prefects_keeps_what_it_paid_for(
     with pytest.raises(TimeoutError):
         await timed()
     assert workshop.value("SELECT status FROM runs") == "cancelled"
-    # On a busy machine, the last ones may not have been committed as open, and so not sent, before the writer waits.
+    # On a busy machine the writer may wait before the last attempts are committed; those are not sent.
     assert workshop.value("SELECT count(*) FROM current_content") == workshop.requests >= ANSWERED
 
 

@@ -253,11 +253,21 @@ def test_run_that_is_superseded_changes_no_step_of_the_newer_process(
         assert connection.execute(select(WorkingRow.step)).all() == []
 
 
+@pytest.mark.parametrize("while_it_closes", [False, True])
 def test_step_that_another_process_began_again_before_it_crashed_is_done_in_the_run_that_goes_on(
-    book: Book, held: HeldLease, ledger: Engine
+    book: Book, held: HeldLease, ledger: Engine, monkeypatch: pytest.MonkeyPatch, while_it_closes: bool
 ) -> None:
     begin_step(ledger, book.run_id, "note", made_from=None, total=3, left_out=0, lease=book.lease)
     held.end_step("note")
+    if while_it_closes:
+
+        def unavailable(*_arguments: object, **_options: object) -> None:
+            raise OperationalError("", {}, Exception())
+
+        with monkeypatch.context() as away:
+            away.setattr("db.ledger.lifecycle.close_run", unavailable)
+            with pytest.raises(OperationalError):
+                held.close("completed")
     with ledger.begin() as connection:
         newer = leases.take(connection, book.run_id, MAIN, new_id(), process="elsewhere/1/1/-/-")
     begin_step(ledger, book.run_id, "note", made_from=None, total=3, left_out=0, lease=newer)

@@ -111,16 +111,13 @@ class HeldLease:
         if self.is_helper:
             self._end(lambda lease: lifecycle.leave_run(self._ledger, lease))
         else:
-            self._end(lambda lease: self._close(lease, status))
+            self._end(
+                lambda lease: lifecycle.close_run(self._ledger, lease, status, now(), steps_done=self._steps_done)
+            )
 
     def suspend(self, reason: str, due: datetime) -> None:
         """Release the lease and its claims until a process resumes the run (in the writer's thread)."""
         self._end(lambda lease: lifecycle.suspend_run(self._ledger, lease, reason, due))
-
-    def _close(self, lease: leases.Lease, status: str) -> None:
-        # While the lease was lost, another process may have begun steps again that this one had ended, and crashed.
-        steps_done = self._steps_done if self.was_lost else ()
-        lifecycle.close_run(self._ledger, lease, status, now(), steps_done=steps_done)
 
     def settle_lost(self) -> None:
         """Settle the open attempts as cut off, as the rows that say how they ended are lost (in the writer's thread).

@@ -32,13 +32,26 @@ def check_one_row(evidence: Evidence) -> Iterator[Violation]:
             yield Violation(ONE_ROW, f"{key}: {len(counting)} of {[row.id for row in rows]} count")
             continue
         reached = _chain_to(counting[0].id, rows)
-        if reached != {row.id for row in rows}:
-            yield Violation(ONE_ROW, f"{key}: {sorted({row.id for row in rows} - reached)} lead to no row that counts")
-        # `content` has the repeat that is newer than another answer, and with it the text of its source.
-        repeats = [row.id for row in rows if _repeats(row, counting[0])]
-        newer = [row.id for row in rows if row.id > max([counting[0].id, *repeats]) and row.id not in repeats]
+        if set(reached) != {row.id for row in rows}:
+            yield Violation(
+                ONE_ROW, f"{key}: {sorted({row.id for row in rows} - {*reached})} lead to no row that counts"
+            )
+        newer = list(_newer_in(reached, rows, counting[0]))
         if newer:
             yield Violation(ONE_ROW, f"{key}: {counting[0].id} counts, and {newer} are newer")
+
+
+def _newer_in(chain: Sequence[str], rows: Sequence[KeptGeneration], counting: KeptGeneration) -> Iterator[str]:
+    """Yield the rows of a chain that are newer than the one that counts, and than the repeats of it that they precede.
+
+    A repeat has the text of the row that counts. If it is newer than another answer, `content` has the repeat.
+    """
+    by_id, newest = {row.id: row for row in rows}, counting.id
+    for row_id in chain[1:]:
+        if _repeats(by_id[row_id], counting):
+            newest = max(newest, row_id)
+        elif row_id > newest:
+            yield row_id
 
 
 def _repeats(row: KeptGeneration, counting: KeptGeneration) -> bool:
@@ -53,14 +66,14 @@ def _is_confirmed(evidence: Evidence, key: tuple[str, str, str], rows: Sequence[
     return len(beyond) > 0 and all(row is not None and (row.step, row.record_key) == key[1:] for row in beyond)
 
 
-def _chain_to(last: str, rows: Sequence[KeptGeneration]) -> set[str]:
-    """Return the rows from which `replaced_by` leads to this one; each has at most one before it."""
+def _chain_to(last: str, rows: Sequence[KeptGeneration]) -> list[str]:
+    """Return the rows from which `replaced_by` leads to this one, from it backwards; each has at most one before it."""
     before = Counter(row.replaced_by for row in rows)
     by_next = {row.replaced_by: row.id for row in rows}
-    reached, at = {last}, last
+    reached, at = [last], last
     while by_next.get(at) is not None and before[at] == 1 and by_next[at] not in reached:
         at = by_next[at]
-        reached.add(at)
+        reached.append(at)
     return reached
 
 

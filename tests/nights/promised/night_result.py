@@ -86,7 +86,7 @@ class NightResult:
     crashed_at: Mapping[str, Sequence[float]] = field(default_factory=dict)
     """By run: when its row was set to `crashed`."""
     steps_done_at: Mapping[str, Sequence[float]] = field(default_factory=dict)
-    """By run: when its steps were done. Each time its process reads the figures of its summary next."""
+    """By run: when one of its steps was set to done, at its end or at the close. Figures are read after an end."""
     taken_at: Mapping[str, Sequence[float]] = field(default_factory=dict)
     """By lease: when a process took it, which superseded the one that had its place."""
     let_go_at: Mapping[str, Sequence[float]] = field(default_factory=dict)

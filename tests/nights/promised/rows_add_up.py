@@ -42,7 +42,7 @@ def _count_read(evidence: Evidence, step: KeptStep) -> int | None:
 
 
 def check_summaries(evidence: Evidence) -> Iterator[Violation]:
-    """Compare the last summary of each run with sums over its rows, unless others have written rows to it since."""
+    """Compare the last summary of each run with sums over its rows, unless rows were written that it could not have."""
     for run_id in dict.fromkeys(each.run_id for each in evidence.night.runs if each.run_id is not None):
         told = [each for each in evidence.stories_of(run_id) if each.worker == "main"][-1:]
         if not told or told[0].summary is None or told[0].ended_at is None or run_id not in evidence.runs:
@@ -256,13 +256,11 @@ def _is_written_since(evidence: Evidence, told: RunStory) -> bool:
     """Whether another process wrote rows to a run after this one had done its last step, or anybody after it ended."""
     night, run_id = evidence.night, told.run_id
     attempts = _attempts_of(evidence, str(run_id))
-    by = {each.id: evidence.exchanges_by_request.get(each.request_id or "") for each in attempts}
-    own = {id_ for id_, exchange in by.items() if exchange is not None and exchange.process == told.process}
-    own |= {each.generation_id for each in attempts if each.id in own}
-    rows = [*by, *(each.id for each in evidence.rows.generations if each.run_id == run_id)]
+    own = {id_ for each in attempts if each.lease_id == told.lease_id for id_ in (each.id, each.generation_id)}
+    rows = [*(each.id for each in attempts), *(each.id for each in evidence.rows.generations if each.run_id == run_id)]
     ended_at = told.ended_at or 0.0
     summed_up_at = ended_at if told.summed_up_at is None else told.summed_up_at
-    # A last change of a step may be that of the close.
+    # Later ones are those of the close.
     done_at = [at for at in night.steps_done_at.get(str(run_id), ()) if at <= summed_up_at]
     since = max(done_at, default=summed_up_at)
     return any(

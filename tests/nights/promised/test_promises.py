@@ -257,6 +257,13 @@ def repeat_stands(night: MadeNight) -> None:
     night.wrote(replaced_by=repeat.id)
 
 
+def repeat_hides_it(night: MadeNight) -> None:
+    """Put the late answer behind the earlier one instead, with the repeat behind it."""
+    repeat_stands(night)
+    night.wrote(replaced_by="g000")
+    night.generations[-1] = replace(night.generations[-1], replaced_by="g001")
+
+
 def count_again(night: MadeNight, **values: Any) -> None:
     night.steps[0] = replace(night.steps[0], **values)
 
@@ -280,6 +287,7 @@ ROWS: dict[str, tuple[Check, Change, bool]] = {
     ),
     "a late answer that counts, after a look-up that found an earlier one": (check_one_row, look_up_between, True),
     "a late answer that the repeat of an earlier one replaces": (check_one_row, repeat_stands, False),
+    "an answer that an earlier one replaced before it was repeated": (check_one_row, repeat_hides_it, True),
     "a record without a row": (check_all_records, lambda n: n.generations.pop(), True),
     "an unchanged record": (
         check_all_records,
@@ -527,16 +535,14 @@ def test_summary_of_before_the_last_write_is_not_compared() -> None:
     )
 
 
-@pytest.mark.parametrize(("process", "is_broken"), [("p1", True), ("p0", False)])
-def test_summary_lacks_only_what_another_process_writes_before_the_run_has_closed(
-    process: str, is_broken: bool
-) -> None:
+@pytest.mark.parametrize(("lease", "is_broken"), [("l1", True), ("l0", False)])
+def test_summary_lacks_only_what_another_process_writes_before_the_run_has_closed(lease: str, is_broken: bool) -> None:
     def written_while_it_closes(night: MadeNight) -> None:
         summarize(night, succeeded=1)
-        night.story(summed_up_at=98.0)
+        night.story(summed_up_at=98.0, lease_id="l1")
         night.steps_done["r1"] = [50.0, 96.0, 99.0]
         night.settled.update(a001=97.0)
-        night.served(process=process)
+        night.asked(lease_id=lease)
 
     assert broken(check_summaries, one_run(written_while_it_closes)) == is_broken
 
