@@ -16,6 +16,7 @@ from db.session import rows_of
 from db.tables import Claim, Generation
 from db.tables.content_upserts import ContentStatements, content_of, content_statements, failing_of
 from db.tables.prepared import among_those, prepared
+from db.words import OPEN
 from presswork.answers.outcomes import Policy
 from presswork.output_classes.validate import Content
 from presswork.prices import cost_of
@@ -105,7 +106,8 @@ BROKEN_PROMISES = (
     BrokenPromise("unwritten rows are dropped", "presswork.engine.resources.writer.keep_batch", _file_without_rows),
     BrokenPromise("a spill file is deleted unread", "db.ledger.spill.write", _nothing, is_slow=True),
     BrokenPromise("a prompt is paid for without a bound", "presswork.engine.opening._policy", _any_number),
-    BrokenPromise("no step is done", "db.ledger.lifecycle.end_step", _nothing),
+    BrokenPromise("no step is done", "db.ledger.lifecycle.DONE", OPEN),
+    BrokenPromise("a step is done only at the close", "db.ledger.lifecycle.end_step", _nothing),
     BrokenPromise("no attempt has an end", "presswork.engine.resources.writer.Writer.settle_attempt", _nothing),
     BrokenPromise("a lease is shorter than its heartbeat", "db.ledger.leases.LEASE_S", 5.0, is_slow=True),
     BrokenPromise("a living process has crashed", "db.ledger.leases.fate_of", lambda *_a, **_o: "gone"),

@@ -21,11 +21,11 @@ def check_all_records(evidence: Evidence) -> Iterator[Violation]:
     rows = Counter((row.run_id, row.step) for row in evidence.rows.generations if not row.replaced_by)
     for step in evidence.rows.steps:
         run = evidence.runs[step.run_id]
+        where = f"run {run.id}, step {step.step}"
+        if step.state != "done" and (run.status == "completed" or _is_past(evidence, step)):
+            yield Violation(ALL_RECORDS, f"{where}: the run is {run.status}, the step is over and {step.state}")
         if run.status != "completed":
             continue
-        where = f"run {run.id}, step {step.step}"
-        if step.state != "done":
-            yield Violation(ALL_RECORDS, f"{where}: the run is completed, the step is {step.state}")
         history, again = rows[step.run_id, step.step], step.unchanged + step.failed_again + step.skipped_again
         said = (
             f"{history} rows + {step.unchanged} unchanged + {step.failed_again} failed + {step.skipped_again} skipped"
@@ -33,6 +33,12 @@ def check_all_records(evidence: Evidence) -> Iterator[Violation]:
         for whose, count in (("total", step.total), ("records", _count_read(evidence, step))):
             if count is not None and history + again != count:
                 yield Violation(ALL_RECORDS, f"{where}: {said}, and its {whose} are {count}")
+
+
+def _is_past(evidence: Evidence, step: KeptStep) -> bool:
+    """Whether the only main process of a run went on after a step; a second one may have begun the step again."""
+    mains = [each for each in evidence.stories_of(step.run_id) if each.worker == "main"]
+    return len(mains) == 1 and step.step in mains[0].records
 
 
 def _count_read(evidence: Evidence, step: KeptStep) -> int | None:

@@ -268,6 +268,11 @@ def count_again(night: MadeNight, **values: Any) -> None:
     night.steps[0] = replace(night.steps[0], **values)
 
 
+def stopped_after_its_step(night: MadeNight) -> None:
+    night.runs[0] = replace(night.runs[0], status="cancelled")
+    count_again(night, state="open")
+
+
 ROWS: dict[str, tuple[Check, Change, bool]] = {
     "a replaced row": (check_one_row, replaced, False),
     "two rows that count": (check_one_row, lambda n: replaced(n, replaced_by=""), True),
@@ -306,9 +311,20 @@ ROWS: dict[str, tuple[Check, Change, bool]] = {
         True,
     ),
     "a step that is not done": (check_all_records, lambda n: count_again(n, state="open"), True),
+    "a step that is not done before the next one": (check_all_records, stopped_after_its_step, True),
+    "a step that another process may have begun again": (
+        check_all_records,
+        both(stopped_after_its_step, lambda n: n.stories.append(replace(n.stories[0], process="p1"))),
+        False,
+    ),
     "a run that was stopped": (
         check_all_records,
         both(lambda n: n.generations.pop(), lambda n: n.runs.__setitem__(0, replace(n.runs[0], status="cancelled"))),
+        False,
+    ),
+    "a step in which a run was stopped": (
+        check_all_records,
+        both(stopped_after_its_step, lambda n: n.story(records={})),
         False,
     ),
 }
