@@ -12,8 +12,8 @@ import orjson
 import pytest
 from sqlalchemy import Engine, select, text
 
-from db.clock import new_id
-from db.ledger.lifecycle import begin_step, end_step
+from db.clock import new_id, now
+from db.ledger.lifecycle import begin_step, close_run, end_step
 from db.ledger.rows import ParentRow, TextRow, WriteBatch
 from db.ledger.writing import write
 from db.readers.failures import Loss, losses, without_content
@@ -343,6 +343,17 @@ def test_a_step_that_is_done_again_saves_what_it_reused_in_all(confirming: Book)
     assert cost_reused(confirming.ledger, confirming.run_id) == Decimal("0.25")
     end_step(confirming.ledger, confirming.run_id, "product_copy")
     confirming.close()
+    assert saved_by_steps(confirming) == {"product_copy": Decimal("0.25")}
+
+
+def test_a_step_that_was_begun_again_and_is_done_only_by_the_close_saves_what_it_reused_in_all(
+    confirming: Book,
+) -> None:
+    begin_step(confirming.ledger, confirming.run_id, "product_copy", made_from=None, total=5, left_out=0)
+    end_step(confirming.ledger, confirming.run_id, "product_copy")
+    begin_step(confirming.ledger, confirming.run_id, "product_copy", made_from=None, total=6, left_out=0)
+    confirming.reuse("z", confirming.add("y", settled={"cost_usd": Decimal("0.05")}))
+    close_run(confirming.ledger, confirming.lease, "completed", now(), steps_done=["product_copy"])
     assert saved_by_steps(confirming) == {"product_copy": Decimal("0.25")}
 
 
