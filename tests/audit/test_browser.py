@@ -25,9 +25,13 @@ __all__ = ["audited", "quick", "sandbox", "workshop"]
 pytestmark = [pytest.mark.browser, pytest.mark.slow]
 
 AXE = Path(__file__).with_name("axe") / "axe.min.js"
-SCHEMES = ("light", "dark")
 SIZES = {"wide": (1200, 900), "narrow": (390, 844)}
-SCRIPTS = (True, False)
+LOOKS = {
+    f"{scheme}-{size}-scripts-{'on' if scripts else 'off'}": (scheme, size, scripts)
+    for scheme, size, scripts in itertools.product(("light", "dark"), SIZES, (True, False))
+}
+QUICK_LOOKS = {"light-wide-scripts-on", "dark-narrow-scripts-on", "light-narrow-scripts-off"}
+"""Each scheme, each size, with and without scripts; `make soak` has all others."""
 PAGES = {
     "overview": "/",
     "overview of a period": "/?since=2026-06-01&until=2026-09-01",
@@ -177,25 +181,27 @@ def test_axe_is_the_one_that_was_noted() -> None:
     assert "Mozilla Public License" in (AXE.parent / "LICENSE").read_text(encoding="utf-8")
 
 
-@pytest.mark.timeout(600)
-@pytest.mark.parametrize("scheme", SCHEMES)
-async def test_every_page_is_well_in_every_look(site: tuple[Audited, str], chromium: str, scheme: str) -> None:
+@pytest.mark.parametrize(
+    "look",
+    [pytest.param(look, id=look, marks=() if look in QUICK_LOOKS else pytest.mark.soak) for look in LOOKS],
+)
+async def test_every_page_is_well_in_every_look(site: tuple[Audited, str], chromium: str, look: str) -> None:
     found, url = site
+    scheme, size, scripts = LOOKS[look]
     faults: list[str] = []
-    async with browsing(chromium) as browser:
-        for size, scripts in itertools.product(SIZES, SCRIPTS):
-            async with visiting(browser, url, scheme=scheme, size=size, scripts=scripts) as visit:
-                for name, path in PAGES.items():
-                    answer = await visit.open(address(found, path))
-                    expected = FAULTY.get(name, 200)
-                    seen = [f"status {answer.status}"] if answer.status != expected else []
-                    seen += [f"sideways by {over} px" for over in [await sideways(visit.page)] if over > 0]
-                    seen += await violations(visit.page) if scripts else []
-                    seen += visit.problems
-                    visit.problems.clear()
-                    faults += [
-                        f"{name} ({scheme}, {size}, scripts {'on' if scripts else 'off'}): {one}" for one in seen
-                    ]
+    async with (
+        browsing(chromium) as browser,
+        visiting(browser, url, scheme=scheme, size=size, scripts=scripts) as visit,
+    ):
+        for name, path in PAGES.items():
+            answer = await visit.open(address(found, path))
+            expected = FAULTY.get(name, 200)
+            seen = [f"status {answer.status}"] if answer.status != expected else []
+            seen += [f"sideways by {over} px" for over in [await sideways(visit.page)] if over > 0]
+            seen += await violations(visit.page) if scripts else []
+            seen += visit.problems
+            visit.problems.clear()
+            faults += [f"{name}: {one}" for one in seen]
     assert faults == [], "\n".join(faults)
 
 
