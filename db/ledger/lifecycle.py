@@ -15,7 +15,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from db.ledger import leases
 from db.ledger.leases import Lease, SupersededError
 from db.ledger.refused_rows import storable
-from db.ledger.rows import RunRow, names_of, values_of
+from db.ledger.rows import RunRow, StepRow, names_of, values_of
 from db.ledger.standing import COUNTED_IN
 from db.rollups.marks import roll_up, take_mark
 from db.rollups.savings import store_missing_savings, store_savings
@@ -37,6 +37,7 @@ _OF_FLOW_RUN = select(func.max(StoredRun.id)).where(
 )
 _SET = update(StoredRun).where(StoredRun.id == _RUN)
 _SET_STEP = update(StoredStep).where(StoredStep.run_id == _RUN, StoredStep.step == _STEP)
+_OPEN_STEPS = select(StoredStep.step).where(StoredStep.run_id == _RUN, StoredStep.state != DONE)
 _COUNTED = (WorkingRow.run_id == _RUN, WorkingRow.step == _STEP, WorkingRow.status.is_not(None))
 _ANY_COUNTED = select(WorkingRow.step).where(*_COUNTED).limit(1)
 _DELETE_WORKING = delete(WorkingRow).where(WorkingRow.run_id == _RUN)
@@ -83,30 +84,34 @@ def leave_run(engine: Engine, lease: Lease) -> None:
         leases.end(connection, lease)
 
 
-def suspend_run(engine: Engine, lease: Lease, reason: str, due_at: datetime) -> None:
-    """Suspend a run until it is due or is resumed earlier; its confirmed records stay counted."""
+def suspend_run(
+    engine: Engine, lease: Lease, reason: str, due_at: datetime, *, steps_done: Collection[StepRow] = ()
+) -> None:
+    """Suspend a run until it is due or is resumed earlier; its confirmed records stay counted.
+
+    `steps_done` are the steps that its process has ended.
+    """
     with begin_write(engine) as connection:
         if _end_main(connection, lease):
+            _end_again(connection, lease.run_id, steps_done)
             take_mark(connection, lease.run_id)
             _set(connection, lease.run_id, status=SUSPENDED, suspended_for=storable_text(reason), due_at=due_at)
 
 
 def close_run(
-    engine: Engine, lease: Lease, status: str, ended_at: datetime, *, steps_done: Collection[str] = ()
+    engine: Engine, lease: Lease, status: str, ended_at: datetime, *, steps_done: Collection[StepRow] = ()
 ) -> None:
     """Write how and when a run ended, and its rollups, and delete its working rows.
 
     Attempts that were opened but never sent are settled as not sent. Helpers that are still running lose their leases.
-    The steps in `steps_done` are set to done: another process may have begun them again and crashed.
+    `steps_done` are the steps that the run's process has ended.
     """
     deleted = 0
     with begin_write(engine) as connection:
         if _end_main(connection, lease):
             leases.end_all(connection, lease.run_id)
-            # A step that was begun again is open until here, so that its savings are added up again too.
+            _end_again(connection, lease.run_id, steps_done)
             store_missing_savings(connection, lease.run_id)
-            for step in steps_done:
-                connection.execute(_SET_STEP, {"of_run": lease.run_id, "of_step": step, "state": DONE})
             roll_up(connection, lease.run_id)
             deleted = connection.execute(_DELETE_WORKING, {"of_run": lease.run_id}).rowcount
             _set(connection, lease.run_id, status=status, ended_at=ended_at)
@@ -120,11 +125,8 @@ def close_run(
 def begin_step(
     engine: Engine,
     run_id: str,
-    step: str,
+    row: StepRow,
     *,
-    made_from: str | None,
-    total: int | None,
-    left_out: int,
     lease: Lease | None = None,
 ) -> None:
     """Record that a run works on a step; a resumed step keeps its position.
@@ -132,37 +134,52 @@ def begin_step(
     It also keeps its counts if working rows list the counted records; else the run confirms all records again. With a
     `lease`, raises LeaseLostError if the run has lost it.
     """
-    place = {"of_run": run_id, "of_step": step}
+    place = {"of_run": run_id, "of_step": row.step}
     with begin_write(engine) as connection:
         if lease is not None:
             leases.check(connection, lease)
         is_counted = connection.scalar(_ANY_COUNTED, place) is not None
         counts = {} if is_counted else dict.fromkeys(COUNTED_IN.values(), 0)
-        current = {"state": OPEN, "made_from": made_from, "total": total, "left_out": left_out, **counts}
-        row = _step_begun(tuple(current), connection.dialect.name)
-        connection.execute(row, {"run_id": run_id, "step": step, "of_run": run_id, **current})
+        current = {**values_of(row), "state": OPEN, **counts}
+        begun = _step_begun(tuple(current), connection.dialect.name)
+        connection.execute(begun, {"run_id": run_id, "of_run": run_id, **current})
 
 
 @cache
 def _step_begun(columns: tuple[str, ...], dialect: str) -> Executable:
     position = select(func.coalesce(func.max(StoredStep.position), 0) + 1).where(StoredStep.run_id == _RUN)
     row = dialect_of(dialect).insert(StoredStep).values(position=position.scalar_subquery())
-    current = {name: row.excluded[name] for name in columns}
+    current = {name: row.excluded[name] for name in columns if name != "step"}
     begun = row.on_conflict_do_update(index_elements=["run_id", "step"], set_=current)
-    return prepared(begun, dialect, ("run_id", "step", *columns))
+    return prepared(begun, dialect, ("run_id", *columns))
 
 
-def end_step(engine: Engine, run_id: str, step: str, *, lease: Lease | None = None) -> None:
+def end_step(engine: Engine, run_id: str, row: StepRow, *, lease: Lease | None = None) -> None:
     """Record that a step is done, and what it saved, so that neither the summary nor the close adds it up again.
 
-    With a `lease`, raises LeaseLostError if the run has lost it.
+    `row` is what it was begun with: another process may have begun it again meanwhile. With a `lease`, raises
+    LeaseLostError if the run has lost it.
     """
     with begin_write(engine) as connection:
         if lease is not None:
             leases.check(connection, lease)
-        done = {"state": DONE, "saved_usd": None}
-        connection.execute(_SET_STEP, {"of_run": run_id, "of_step": step, **done})
-        store_savings(connection, run_id, [step])
+        _set_done(connection, run_id, row)
+        store_savings(connection, run_id, [row.step])
+
+
+def _end_again(connection: Connection, run_id: str, steps_done: Collection[StepRow]) -> None:
+    """End steps of a process once more that another process had begun again before it crashed."""
+    is_open = set(connection.scalars(_OPEN_STEPS, {"of_run": run_id}))
+    if again := [row for row in steps_done if row.step in is_open]:
+        # What a step saved is added up again only while it is open.
+        store_missing_savings(connection, run_id)
+        for row in again:
+            _set_done(connection, run_id, row)
+
+
+def _set_done(connection: Connection, run_id: str, row: StepRow) -> None:
+    done = {name: value for name, value in values_of(row).items() if name != "step"} | {"state": DONE}
+    connection.execute(_SET_STEP, {"of_run": run_id, "of_step": row.step, **done})
 
 
 def _end_main(connection: Connection, lease: Lease) -> bool:

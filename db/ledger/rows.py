@@ -37,6 +37,18 @@ class RunRow:
     alive_until: datetime
 
 
+@dataclass(frozen=True, slots=True)
+class StepRow:
+    """A step as a process begins it: what its records were made from, how many it counted, how many it left out."""
+
+    table: ClassVar[str] = "run_steps"
+
+    step: str
+    made_from: str | None = None
+    total: int | None = None
+    left_out: int = 0
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TemplateRow:
     """The current version of a template: its sources by file name."""
@@ -184,6 +196,7 @@ class ConfirmedRow:
 
 Row = (
     RunRow
+    | StepRow
     | TemplateRow
     | TextRow
     | RecordRow

@@ -43,10 +43,11 @@ def saved_by_step() -> Select[tuple[str, Any]]:
 
 
 def store_savings(connection: Connection, run_id: str, steps: Collection[str]) -> None:
-    """Write what each of these steps of a run saved; the run must still have its working rows."""
-    saved = connection.execute(saved_by_step(), {"of_run": run_id, "of_steps": sorted(steps)})
-    for step, units in saved.all():
-        dollars = None if units is None else dollars_of(units)
+    """Write what each of these steps of a run saved, null for nothing; the run must still have its working rows."""
+    found = connection.execute(saved_by_step(), {"of_run": run_id, "of_steps": sorted(steps)})
+    saved = dict(found.tuples().all())
+    for step in steps:
+        dollars = None if saved.get(step) is None else dollars_of(saved[step])
         connection.execute(_STORE, {"of_run": run_id, "of_step": step, "saved": dollars})
 
 

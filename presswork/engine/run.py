@@ -11,6 +11,7 @@ from functools import partial
 from typing import Any
 
 from db.clock import now
+from db.ledger.rows import StepRow
 from db.words import SUSPENDED
 from presswork.engine.context import StepContext
 from presswork.engine.materials.briefs import Briefs
@@ -136,7 +137,8 @@ class Run:
             self.totals.left_out[name] += missing
         total = total * variants if total is not None else None
         progress.begin_step(name, total)
-        await self.ledger.begin_step(name, made_from=source.step, total=total, left_out=missing)
+        begun = StepRow(name, made_from=source.step, total=total, left_out=missing)
+        await self.ledger.begin_step(begun)
         if isinstance(source, Selected) and (self.options.shards or 1) > 1 and not self.is_spread:
             await self._spread(brief, source)
         if self.selects.spooling.trimmed and helper is None:
@@ -150,7 +152,7 @@ class Run:
         await step.run(taken or source)
         if taken is not None:
             await taken.finish_done()
-        await self.ledger.end_step(name)
+        await self.ledger.end_step(begun)
         ended = ", ".join(counts_in_words(progress.step_counts).values()) or "nothing to do"
         self.host.log.info("%s: %d generations (%s).", progress.step, progress.done_in_step, ended)
 

@@ -16,7 +16,7 @@ from sqlalchemy.exc import DataError
 from db.identity import this_process
 from db.ledger.connecting import connect_ledger, open_ledger
 from db.ledger.lifecycle import begin_step, close_run, suspend_run
-from db.ledger.rows import WriteBatch
+from db.ledger.rows import StepRow, WriteBatch
 from db.ledger.spill import keep_batch
 from db.ledger.writing import write
 from db.session import begin_write
@@ -297,7 +297,7 @@ def test_generations_are_listed_as_figures_count_them_unless_asked(desk: Desk) -
 def test_run_says_who_works_on_it_what_it_waits_for_and_what_was_unchanged(desk: Desk) -> None:
     with desk.opened() as ledger:
         book = Book(ledger, process=this_process())
-        begin_step(ledger, book.run_id, "product_copy", made_from=None, total=12, left_out=0)
+        begin_step(ledger, book.run_id, StepRow("product_copy", total=12))
         running = call("history", book.run_id).stdout
         listed = call("history").stdout
         suspend_run(ledger, book.lease, "approval by \u001b[2Jeditors", DAY)
@@ -322,7 +322,7 @@ def test_failures_that_later_runs_met_too_are_said_not_to_be_listed(desk: Desk) 
         failed = Book(ledger).add("a", status="failed", output=None, error_kind="timeout")
         for _run in range(2):
             book = Book(ledger)
-            begin_step(ledger, book.run_id, "product_copy", made_from=None, total=1, left_out=0)
+            begin_step(ledger, book.run_id, StepRow("product_copy", total=1))
             book.confirm("a", failed, status="failed")
             close_run(ledger, book.lease, "completed", DAY)
             runs.append(book.run_id)
@@ -343,7 +343,7 @@ def test_what_the_cache_saved_a_run_stays_as_it_was_when_the_run_closed(desk: De
         made = Book(ledger).add("a", settled={"cost_usd": Decimal("0.25")})
         for _run in range(2):
             book = Book(ledger)
-            begin_step(ledger, book.run_id, "product_copy", made_from=None, total=1, left_out=0)
+            begin_step(ledger, book.run_id, StepRow("product_copy", total=1))
             book.confirm("a", made)
             runs.append(book.run_id)
             assert "saved" not in call("history", book.run_id).stdout

@@ -14,7 +14,7 @@ from sqlalchemy import Engine, create_engine, text
 from db.clock import now
 from db.columns import Base
 from db.ledger.lifecycle import begin_step
-from db.ledger.rows import TemplateRow
+from db.ledger.rows import StepRow, TemplateRow
 from db.ledger.writing import add_templates
 from db.readers.audit.exports import EXPORT_COLUMNS
 from db.readers.figures import cost_reused, usage
@@ -67,7 +67,7 @@ def shop(ledger: Engine) -> Engine:
     row = TemplateRow(hash=sha("newer"), name="product_copy", sources={}, first_seen_at=now() + timedelta(days=1))
     add_templates(ledger, [row])
     again = Book(ledger)
-    begin_step(ledger, again.run_id, "product_copy", made_from=None, total=1, left_out=0)
+    begin_step(ledger, again.run_id, StepRow("product_copy", total=1))
     again.reuse("TEA-001", first, record='{"name":"Sencha"}', template_hash=sha("newer"), created_at=now())
     again.close()
     # What somebody tries afterwards changes what no query about content finds.
@@ -179,7 +179,7 @@ def test_saving_of_the_cache_is_the_former_cost(shop: Engine) -> None:
     (before,) = run(shop, "SELECT * FROM content WHERE record_key = 'TEA-002'")
     for _run in range(2):
         later = Book(shop)
-        begin_step(shop, later.run_id, "product_copy", made_from=None, total=1, left_out=0)
+        begin_step(shop, later.run_id, StepRow("product_copy", total=1))
         later.confirm("TEA-002", before["generation_id"], confirmed_at=now())
         later.close()
     # The figure of the first run does not shrink because the second one confirmed the same record.

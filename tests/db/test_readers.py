@@ -14,7 +14,7 @@ from sqlalchemy import Engine, select, text
 
 from db.clock import new_id, now
 from db.ledger.lifecycle import begin_step, close_run, end_step
-from db.ledger.rows import ParentRow, TextRow, WriteBatch
+from db.ledger.rows import ParentRow, StepRow, TextRow, WriteBatch
 from db.ledger.writing import write
 from db.readers.failures import Loss, losses, without_content
 from db.readers.figures import (
@@ -246,7 +246,7 @@ def confirming(book: Book) -> Book:
     skipped = book.add("dear", status="skipped", output=None, error_kind="cost_cap", error_message="$1")
     book.close()
     run = Book(book.ledger)
-    begin_step(book.ledger, run.run_id, "product_copy", made_from=None, total=5, left_out=0)
+    begin_step(book.ledger, run.run_id, StepRow("product_copy", total=5))
     run.confirm("a", source)
     run.confirm("c", reused, lease_id="helper")
     run.confirm("bad", failed, status="failed")
@@ -306,7 +306,7 @@ def test_steps_are_counted_in_the_order_in_which_they_began(book: Book) -> None:
     source = book.add("a")
     run = Book(book.ledger)
     for step in ("product_copy", "later"):
-        begin_step(book.ledger, run.run_id, step, made_from=None, total=1, left_out=0)
+        begin_step(book.ledger, run.run_id, StepRow(step, total=1))
     run.add("a", step="later", prompt="later")
     run.confirm("a", source)
 
@@ -322,10 +322,10 @@ def test_what_unchanged_records_had_cost_is_saved(confirming: Book) -> None:
 
 def test_what_a_step_saved_is_the_same_before_and_after_it_is_done(confirming: Book) -> None:
     run = confirming.run_id
-    begin_step(confirming.ledger, run, "product_copy", made_from=None, total=5, left_out=0)
-    begin_step(confirming.ledger, run, "later", made_from=None, total=1, left_out=0)
+    begin_step(confirming.ledger, run, StepRow("product_copy", total=5))
+    begin_step(confirming.ledger, run, StepRow("later", total=1))
     confirming.reuse("z", confirming.add("y", step="later", settled={"cost_usd": Decimal("0.05")}), step="later")
-    end_step(confirming.ledger, run, "product_copy")
+    end_step(confirming.ledger, run, StepRow("product_copy", total=5))
     assert saved_by_steps(confirming) == {"product_copy": Decimal("0.2"), "later": None}
     assert cost_reused(confirming.ledger, run) == Decimal("0.25")
 
@@ -336,12 +336,12 @@ def test_what_a_step_saved_is_the_same_before_and_after_it_is_done(confirming: B
 
 
 def test_a_step_that_is_done_again_saves_what_it_reused_in_all(confirming: Book) -> None:
-    begin_step(confirming.ledger, confirming.run_id, "product_copy", made_from=None, total=5, left_out=0)
-    end_step(confirming.ledger, confirming.run_id, "product_copy")
-    begin_step(confirming.ledger, confirming.run_id, "product_copy", made_from=None, total=6, left_out=0)
+    begin_step(confirming.ledger, confirming.run_id, StepRow("product_copy", total=5))
+    end_step(confirming.ledger, confirming.run_id, StepRow("product_copy", total=5))
+    begin_step(confirming.ledger, confirming.run_id, StepRow("product_copy", total=6))
     confirming.reuse("z", confirming.add("y", settled={"cost_usd": Decimal("0.05")}))
     assert cost_reused(confirming.ledger, confirming.run_id) == Decimal("0.25")
-    end_step(confirming.ledger, confirming.run_id, "product_copy")
+    end_step(confirming.ledger, confirming.run_id, StepRow("product_copy", total=6))
     confirming.close()
     assert saved_by_steps(confirming) == {"product_copy": Decimal("0.25")}
 
@@ -349,12 +349,26 @@ def test_a_step_that_is_done_again_saves_what_it_reused_in_all(confirming: Book)
 def test_a_step_that_was_begun_again_and_is_done_only_by_the_close_saves_what_it_reused_in_all(
     confirming: Book,
 ) -> None:
-    begin_step(confirming.ledger, confirming.run_id, "product_copy", made_from=None, total=5, left_out=0)
-    end_step(confirming.ledger, confirming.run_id, "product_copy")
-    begin_step(confirming.ledger, confirming.run_id, "product_copy", made_from=None, total=6, left_out=0)
+    first = StepRow("product_copy", total=5)
+    begin_step(confirming.ledger, confirming.run_id, first)
+    end_step(confirming.ledger, confirming.run_id, first)
+    begin_step(confirming.ledger, confirming.run_id, StepRow("product_copy", total=6))
     confirming.reuse("z", confirming.add("y", settled={"cost_usd": Decimal("0.05")}))
-    close_run(confirming.ledger, confirming.lease, "completed", now(), steps_done=["product_copy"])
+    close_run(confirming.ledger, confirming.lease, "completed", now(), steps_done=[first])
     assert saved_by_steps(confirming) == {"product_copy": Decimal("0.25")}
+
+
+def test_a_step_that_was_begun_again_and_then_reused_nothing_saves_nothing(book: Book) -> None:
+    source = book.add("a", settled={"cost_usd": Decimal("0.1")})
+    run, begun = Book(book.ledger), StepRow("product_copy", total=1)
+    begin_step(run.ledger, run.run_id, begun)
+    run.reuse("a", source)
+    end_step(run.ledger, run.run_id, begun)
+    assert saved_by_steps(run) == {"product_copy": Decimal("0.1")}
+    begin_step(run.ledger, run.run_id, begun)
+    run.add("a", record='{"edited":1}')
+    close_run(run.ledger, run.lease, "completed", now(), steps_done=[begun])
+    assert saved_by_steps(run) == {"product_copy": None}
 
 
 def saved_by_steps(book: Book) -> dict[str, Decimal | None]:

@@ -16,7 +16,7 @@ from db.ledger import leases
 from db.ledger.connecting import connect_ledger, upgrade
 from db.ledger.lifecycle import begin_step, suspend_run
 from db.ledger.migrating import alembic_config
-from db.ledger.rows import WriteBatch
+from db.ledger.rows import StepRow, WriteBatch
 from db.ledger.writing import write
 from db.readers.figures import cost_reused
 from db.rollups.grouped import ROLLUPS
@@ -76,7 +76,7 @@ def test_rollups_of_a_ledger_of_an_earlier_commit_are_those_of_today(
 
 def test_migration_writes_what_closing_a_run_writes(ledger: Engine) -> None:
     first = Book(ledger)
-    begin_step(ledger, first.run_id, "product_copy", made_from=None, total=3, left_out=0)
+    begin_step(ledger, first.run_id, StepRow("product_copy", total=3))
     a = first.add("a", settled={"cost_usd": Decimal("0.0098257501"), "cache_read_tokens": 900, "latency_ms": 1200})
     b = first.add("b", settled={"cost_usd": Decimal("0.1"), "service_tier": "batch", "cache_creation_1h_tokens": 4001})
     first.add("b", settled={"cost_usd": None}, created_at=DAY + timedelta(days=1))
@@ -90,7 +90,7 @@ def test_migration_writes_what_closing_a_run_writes(ledger: Engine) -> None:
     first.close()
     for kind in ("closed", "crashed", "suspended", "open"):
         book = Book(ledger, flow=kind if kind == "open" else "product_copy")
-        begin_step(ledger, book.run_id, "product_copy", made_from=None, total=3, left_out=0)
+        begin_step(ledger, book.run_id, StepRow("product_copy", total=3))
         book.reuse("b", b)
         book.confirm("a", a)
         if kind == "closed":

@@ -21,7 +21,7 @@ from db.clock import new_id, now
 from db.ledger import leases
 from db.ledger.leases import end_lapsed, take
 from db.ledger.lifecycle import begin_step, close_run, join_run, leave_run, suspend_run
-from db.ledger.rows import WriteBatch
+from db.ledger.rows import StepRow, WriteBatch
 from db.ledger.spill import find_spills, keep_batch, recover
 from db.ledger.writing import write
 from db.readers.audit.filters import Filter, FilterError
@@ -315,7 +315,7 @@ def test_savings_of_a_crashed_run_stay_when_its_working_rows_are_pruned(ledger: 
     made = [first.add(f"key {number}", settled={"cost_usd": Decimal("0.1")}) for number in range(3)]
     first.close()
     later = Book(ledger)
-    begin_step(ledger, later.run_id, "product_copy", made_from=None, total=3, left_out=0)
+    begin_step(ledger, later.run_id, StepRow("product_copy", total=3))
     for number, source in enumerate(made[:2]):
         later.confirm(f"key {number}", source)
     later.reuse("key 2", made[2], created_at=DAY + timedelta(days=1))

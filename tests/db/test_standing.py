@@ -13,7 +13,7 @@ from sqlalchemy import Engine, insert, select, text, update
 
 from db.clock import new_id, now
 from db.ledger.lifecycle import begin_step, close_run, end_step, suspend_run
-from db.ledger.rows import ConfirmedRow, GenerationRow, ParentRow, WriteBatch, values_of
+from db.ledger.rows import ConfirmedRow, GenerationRow, ParentRow, StepRow, WriteBatch, values_of
 from db.ledger.writing import write
 from db.session import begin_write
 from db.tables import Generation, GenerationParent, StandingContent, StoredRun, StoredStep, WorkingRow
@@ -224,12 +224,12 @@ def test_answer_that_comes_after_its_run_and_a_later_one_have_confirmed_the_reco
 ) -> None:
     book, late, later_still = Book(ledger), WriteBatch(), WriteBatch()
     slow = [book.generation(batch, "tea", id=new_id()) for batch in (late, later_still)]
-    begin_step(ledger, book.run_id, STEP, made_from=None, total=2, left_out=0)
+    begin_step(ledger, book.run_id, StepRow(STEP, total=2))
     own = {} if status == "succeeded" else {"output": None, "output_hash": None}
     current = Book(ledger).add("tea", status=status, **own)
     confirm(book, "tea", current, status)
     mint = book.add("mint")
-    end_step(ledger, book.run_id, STEP)
+    end_step(ledger, book.run_id, StepRow(STEP, total=2))
     book.close()
     confirm(Book(ledger), "tea", current, status)
     for batch in (late, late, later_still, later_still):
@@ -259,7 +259,7 @@ def test_answer_that_comes_after_its_run_has_stopped_counts_in_a_step_that_had_n
 ) -> None:
     book, late = Book(ledger), WriteBatch()
     slow = book.generation(late, "tea", id=new_id())
-    begin_step(ledger, book.run_id, STEP, made_from=None, total=2, left_out=0)
+    begin_step(ledger, book.run_id, StepRow(STEP, total=2))
     current = Book(ledger).add("tea")
     book.close()
     write(ledger, late)
@@ -399,9 +399,9 @@ def test_record_that_a_run_has_confirmed_and_then_writes_is_counted_once(ledger:
 def test_closing_deletes_working_rows_and_keeps_the_counts(ledger: Engine) -> None:
     written = Book(ledger).add("tea")
     book = Book(ledger)
-    begin_step(ledger, book.run_id, STEP, made_from=None, total=1, left_out=0)
+    begin_step(ledger, book.run_id, StepRow(STEP, total=1))
     confirm(book, "tea", written)
-    end_step(ledger, book.run_id, STEP)
+    end_step(ledger, book.run_id, StepRow(STEP, total=1))
     assert count_working(ledger) == 1
     close_run(ledger, book.lease, "completed", now())
     assert count_working(ledger) == 0
@@ -422,7 +422,7 @@ def test_resumed_run_counts_each_record_once(ledger: Engine) -> None:
     # Closed and resumed, it confirms all of them again.
     close_run(ledger, book.lease, "cancelled", now())
     book.lease = take_up(ledger, book.run_id, new_id())
-    begin_step(ledger, book.run_id, STEP, made_from=None, total=1, left_out=0)
+    begin_step(ledger, book.run_id, StepRow(STEP, total=1))
     assert steps(ledger) == {STEP: (0, 0, 0)}
     confirm(book, "tea", written)
     assert steps(ledger) == {STEP: (1, 0, 0)}

@@ -102,7 +102,7 @@ def _run_code(code: str, said: str, environment: dict[str, str]) -> None:
 def _take_over(environment: dict[str, str]) -> None:
     os.environ.clear()
     os.environ.update(environment)
-    # A shell that starts the tests in the background lets them ignore Ctrl-C, and so their processes.
+    # A shell that starts the tests in the background makes them ignore Ctrl-C, and their processes inherit that.
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 

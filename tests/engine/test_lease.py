@@ -13,7 +13,7 @@ from db.clock import new_id, now
 from db.ledger import claims, leases
 from db.ledger.lifecycle import begin_step, end_step, join_run
 from db.ledger.ranges import divide
-from db.ledger.rows import ConfirmedRow, ParentRow, WriteBatch
+from db.ledger.rows import ConfirmedRow, ParentRow, StepRow, WriteBatch
 from db.tables import Attempt, Generation, GenerationParent, StoredStep, WorkingRow
 from db.words import MAIN
 from presswork.engine.resources.lease import ClaimLostError, HeldLease
@@ -242,23 +242,39 @@ def test_run_that_is_superseded_changes_no_step_of_the_newer_process(
     book: Book, held: HeldLease, ledger: Engine
 ) -> None:
     newer = take_up(ledger, book.run_id, new_id())
-    begin_step(ledger, book.run_id, "note", made_from=None, total=3, left_out=0, lease=newer)
-    end_step(ledger, book.run_id, "note", lease=newer)
-    held.led(lambda lease: begin_step(ledger, book.run_id, "note", made_from="other", total=0, left_out=1, lease=lease))
+    begin_step(ledger, book.run_id, StepRow("note", total=3), lease=newer)
+    end_step(ledger, book.run_id, StepRow("note", total=3), lease=newer)
+    held.begin_step(StepRow("note", made_from="other", total=0, left_out=1))
     held.led(lambda lease: divide(ledger, lease, "note", [["a"]]))
     assert "another process" in str(held.superseded_by)
+    held.end_step(StepRow("note", made_from="other", total=0, left_out=1))
+    assert steps_in(ledger) == [("done", None, 3, 0)]
     with ledger.connect() as connection:
-        columns = (StoredStep.state, StoredStep.made_from, StoredStep.total, StoredStep.left_out)
-        assert connection.execute(select(*columns)).one() == ("done", None, 3, 0)
         assert connection.execute(select(WorkingRow.step)).all() == []
 
 
+def crash_after_beginning(ledger: Engine, run_id: str, row: StepRow) -> None:
+    """Have a process take over a run, begin a step of it, and crash."""
+    with ledger.begin() as connection:
+        newer = leases.take(connection, run_id, MAIN, new_id(), process="elsewhere/1/1/-/-")
+    begin_step(ledger, run_id, row, lease=newer)
+    run_out(ledger, newer.id)
+    leases.end_lapsed(ledger, except_lease="")
+
+
+def steps_in(ledger: Engine) -> list[tuple[str, str | None, int | None, int]]:
+    columns = (StoredStep.state, StoredStep.made_from, StoredStep.total, StoredStep.left_out)
+    with ledger.connect() as connection:
+        return list(connection.execute(select(*columns).order_by(StoredStep.position)).tuples())
+
+
+@pytest.mark.parametrize("status", ["completed", "cancelled"])
 @pytest.mark.parametrize("while_it_closes", [False, True])
 def test_step_that_another_process_began_again_before_it_crashed_is_done_in_the_run_that_goes_on(
-    book: Book, held: HeldLease, ledger: Engine, monkeypatch: pytest.MonkeyPatch, while_it_closes: bool
+    book: Book, held: HeldLease, ledger: Engine, monkeypatch: pytest.MonkeyPatch, while_it_closes: bool, status: str
 ) -> None:
-    begin_step(ledger, book.run_id, "note", made_from=None, total=3, left_out=0, lease=book.lease)
-    held.end_step("note")
+    held.begin_step(StepRow("note", total=3, left_out=1))
+    held.end_step(StepRow("note", total=3, left_out=1))
     if while_it_closes:
 
         def unavailable(*_arguments: object, **_options: object) -> None:
@@ -267,16 +283,33 @@ def test_step_that_another_process_began_again_before_it_crashed_is_done_in_the_
         with monkeypatch.context() as away:
             away.setattr("db.ledger.lifecycle.close_run", unavailable)
             with pytest.raises(OperationalError):
-                held.close("completed")
-    with ledger.begin() as connection:
-        newer = leases.take(connection, book.run_id, MAIN, new_id(), process="elsewhere/1/1/-/-")
-    begin_step(ledger, book.run_id, "note", made_from=None, total=3, left_out=0, lease=newer)
-    run_out(ledger, newer.id)
-    leases.end_lapsed(ledger, except_lease="")
-    held.close("completed")
-    with ledger.connect() as connection:
-        assert connection.scalar(select(StoredStep.state)) == "done"
-    assert status_of(ledger, book.lease) == ("completed", True, None)
+                held.close(status)
+    # The other process read a record more, and left none out.
+    crash_after_beginning(ledger, book.run_id, StepRow("note", total=5))
+    held.close(status)
+    assert steps_in(ledger) == [("done", None, 3, 1)]
+    assert status_of(ledger, book.lease) == (status, True, None)
+
+
+def test_step_that_another_process_began_meanwhile_ends_as_the_process_that_goes_on_had_begun_it(
+    book: Book, held: HeldLease, ledger: Engine
+) -> None:
+    row = StepRow("title", made_from="note", total=2, left_out=1)
+    held.begin_step(row)
+    crash_after_beginning(ledger, book.run_id, StepRow("title", made_from="note", total=3))
+    held.end_step(row)
+    assert steps_in(ledger) == [("done", "note", 2, 1)]
+
+
+def test_suspended_run_shows_no_step_as_open_that_a_crashed_process_began_again(
+    book: Book, held: HeldLease, ledger: Engine
+) -> None:
+    held.begin_step(StepRow("note", total=3))
+    held.end_step(StepRow("note", total=3))
+    crash_after_beginning(ledger, book.run_id, StepRow("note", total=5))
+    held.suspend("a person reviews", now())
+    assert steps_in(ledger) == [("done", None, 3, 0)]
+    assert status_of(ledger, book.lease)[0] == "suspended"
 
 
 async def test_run_that_is_superseded_stops_at_its_next_request(

@@ -36,6 +36,7 @@ def result_of(night: Driver) -> NightResult:
         crashed_at=times["crashed"],
         steps_done_at=times["step done"],
         taken_at=times["taken"],
+        main_taken_at=times["main taken"],
         let_go_at=times["ended"],
         logged=tuple(night.world.story),
         refused_ids=frozenset(_refused_ids(night)),

@@ -6,6 +6,7 @@ UIs: a field that is cleared is left out, also one that has a default, and so is
 
 from __future__ import annotations
 
+import asyncio
 import re
 from contextlib import suppress
 from datetime import UTC, date, datetime
@@ -13,7 +14,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import pytest
-from playwright.async_api import Locator, Page, Response, expect
+from playwright.async_api import Locator, Page, Request, Response, expect
 from playwright.async_api import TimeoutError as PlaywrightTimeoutError
 from prefect import flow, get_client
 from prefect.client.schemas.filters import WorkPoolFilter, WorkPoolFilterName
@@ -28,6 +29,7 @@ from presswork.operate.forms import form_of_template, polished
 from presswork.prompts.front_matter import Param
 from tests.engine.workshop import Workshop, eventually
 from tests.operate.chromium import PATIENCE_MS, field, find_chromium, open_page, picture
+from tests.waiting import until
 from tests.workers import work_pool
 
 pytestmark = [pytest.mark.prefect, pytest.mark.browser, pytest.mark.slow]
@@ -97,11 +99,16 @@ async def test_operator_fills_in_the_form_and_reads_what_the_run_came_to(
 
 async def submit(page: Page) -> Response:
     """Click Submit until the form is sent: on a busy machine a click right after the last answer does nothing."""
+    sent: list[Request] = []
+    page.on("request", lambda request: sent.append(request) if "create_flow_run" in request.url else None)
     for _attempt in range(6):
         with suppress(PlaywrightTimeoutError):
-            async with page.expect_request(re.compile("create_flow_run"), timeout=10_000) as sent:
-                await page.get_by_role("button", name="Submit").click()
-            answer = await (await sent.value).response()
+            await page.get_by_role("button", name="Submit").click(timeout=10_000)
+        with suppress(TimeoutError):
+            async with asyncio.timeout(10):
+                await until(lambda: sent, pause_s=0.1)
+        if sent:
+            answer = await sent[0].response()
             assert answer is not None
             return answer
     raise AssertionError("Submit sends nothing")

@@ -17,7 +17,7 @@ from sqlalchemy import Engine
 from db.clock import now
 from db.ledger import claims, leases, lifecycle, ranges
 from db.ledger.refused_rows import RefusedRow
-from db.ledger.rows import WriteBatch
+from db.ledger.rows import StepRow, WriteBatch
 from db.ledger.writing import write
 from db.machine import boot_time_s
 from db.session import begin_write
@@ -54,7 +54,7 @@ class HeldLease:
         self.superseded_by: str | None = None
         self.was_lost = False
         self._ended = False
-        self._steps_done: list[str] = []
+        self._steps_done: list[StepRow] = []
 
     async def ready(self, prompt_hash: str) -> None:
         """Wait until the lease allows a request.
@@ -117,7 +117,7 @@ class HeldLease:
 
     def suspend(self, reason: str, due: datetime) -> None:
         """Release the lease and its claims until a process resumes the run (in the writer's thread)."""
-        self._end(lambda lease: lifecycle.suspend_run(self._ledger, lease, reason, due))
+        self._end(lambda lease: lifecycle.suspend_run(self._ledger, lease, reason, due, steps_done=self._steps_done))
 
     def settle_lost(self) -> None:
         """Settle the open attempts as cut off, as the rows that say how they ended are lost (in the writer's thread).
@@ -162,10 +162,18 @@ class HeldLease:
                 self._return()
         return None
 
-    def end_step(self, step: str) -> None:
-        """Write that a step is done, unless another process has the work now (in the writer's thread)."""
-        self.led(lambda lease: lifecycle.end_step(self._ledger, lease.run_id, step, lease=lease))
-        self._steps_done.append(step)
+    def begin_step(self, row: StepRow) -> None:
+        """Write that a step begins, unless another process has the work now (in the writer's thread)."""
+        self.led(lambda lease: lifecycle.begin_step(self._ledger, lease.run_id, row, lease=lease))
+
+    def end_step(self, row: StepRow) -> None:
+        """Write that a step is done, and remember it for the end of the run (in the writer's thread).
+
+        Does neither if another process has the work now.
+        """
+        self.led(lambda lease: lifecycle.end_step(self._ledger, lease.run_id, row, lease=lease))
+        if self.superseded_by is None:
+            self._steps_done.append(row)
 
     def finish_range(self, step: str, keys: Sequence[str]) -> None:
         """Remove records with outcomes from a divided step (in the writer's thread)."""

@@ -9,7 +9,6 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import astuple, dataclass, replace
 from datetime import datetime
-from functools import partial
 from pathlib import Path
 
 from sqlalchemy import Engine
@@ -18,7 +17,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from db.database_errors import DatabaseError, LedgerUnreachableError
 from db.ledger import leases, lifecycle, ranges, spill, writing
 from db.ledger.refused_rows import RefusedRow, in_words
-from db.ledger.rows import RunRow, TemplateRow
+from db.ledger.rows import RunRow, StepRow, TemplateRow
 from db.readers.chains import Spent, spent_by_chain, spent_by_leases, spent_by_run
 from db.readers.look_up import PromptHistory, look_up
 from db.readers.past_answers import answers_by_model, mean_tokens
@@ -95,16 +94,15 @@ class RunLedger:
             read_own_outcomes, self.engine, self.run_id, step, keys, with_parents=with_parents
         )
 
-    async def begin_step(self, step: str, *, made_from: str | None, total: int | None, left_out: int) -> None:
+    async def begin_step(self, row: StepRow) -> None:
         """Write that a step begins; a helper writes nothing, because its run does, nor does a superseded process."""
         if self.helper_id is None:
-            begin = partial(lifecycle.begin_step, made_from=made_from, total=total, left_out=left_out)
-            await self.writer.call(self.lease.led, lambda lease: begin(self.engine, self.run_id, step, lease=lease))
+            await self.writer.call(self.lease.begin_step, row)
 
-    async def end_step(self, step: str) -> None:
+    async def end_step(self, row: StepRow) -> None:
         """Write that a step has ended; a helper or a superseded process writes nothing."""
         if self.helper_id is None:
-            await self.writer.call(self.lease.end_step, step)
+            await self.writer.call(self.lease.end_step, row)
 
     async def take(self, hashes: Sequence[str]) -> set[str]:
         """Claim prompts, and return those that this run now holds."""

@@ -89,6 +89,8 @@ class NightResult:
     """By run: when one of its steps was set to done, at its end or at the close. Figures are read after an end."""
     taken_at: Mapping[str, Sequence[float]] = field(default_factory=dict)
     """By lease: when a process took it, which superseded the one that had its place."""
+    main_taken_at: Mapping[str, Sequence[float]] = field(default_factory=dict)
+    """By run: when a process took its main lease, also one that got no further."""
     let_go_at: Mapping[str, Sequence[float]] = field(default_factory=dict)
     """By lease: when it was deleted, by its own process or by another."""
     logged: Sequence[str] = ()

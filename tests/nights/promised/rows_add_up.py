@@ -8,7 +8,7 @@ from tests.nights.promised.evidence import PERHAPS_BILLED, UNSENT, Evidence, Vio
 from tests.nights.promised.ledger_rows import KeptAttempt, KeptGeneration, KeptStep, units
 from tests.nights.promised.night_result import RunStory
 
-ALL_RECORDS = "history and confirmations of a completed step are all its records"
+ALL_RECORDS = "a step that is over is done, and its history and confirmations are all its records"
 SUMMARY = "a run's summary is the sum of its rows"
 ROLLUP = "the rollups of a closed run are the sums of its rows"
 BY_DAY = "usage_by_day is the sum of the attempts"
@@ -17,7 +17,7 @@ _TOKENS = ("cache_creation_5m_tokens", "cache_creation_1h_tokens", "cache_read_t
 
 
 def check_all_records(evidence: Evidence) -> Iterator[Violation]:
-    """Compare the rows of each done step of a completed run, and its counts of unchanged records, with its records."""
+    """Find steps that are over and not done, and compare the rows and counts of a completed run with its records."""
     rows = Counter((row.run_id, row.step) for row in evidence.rows.generations if not row.replaced_by)
     for step in evidence.rows.steps:
         run = evidence.runs[step.run_id]
@@ -30,25 +30,31 @@ def check_all_records(evidence: Evidence) -> Iterator[Violation]:
         said = (
             f"{history} rows + {step.unchanged} unchanged + {step.failed_again} failed + {step.skipped_again} skipped"
         )
-        for whose, count in (("total", step.total), ("records", _count_read(evidence, step))):
-            if count is not None and history + again != count:
-                yield Violation(ALL_RECORDS, f"{where}: {said}, and its {whose} are {count}")
+        if step.total is not None and history + again != step.total:
+            yield Violation(ALL_RECORDS, f"{where}: {said}, and its total is {step.total}")
+        read = _counts_read(evidence, step)
+        if read and history + again not in read:
+            yield Violation(ALL_RECORDS, f"{where}: {said}, and its processes read {sorted(read)}")
 
 
 def _is_past(evidence: Evidence, step: KeptStep) -> bool:
-    """Whether the only main process of a run went on after a step; a second one may have begun the step again."""
+    """Whether a run's process went on after a step, and no second one can have begun that step again."""
+    if len(evidence.night.main_taken_at.get(step.run_id, ())) > 1:
+        return False
+    return any(each.worker == "main" and step.step in each.records for each in evidence.stories_of(step.run_id))
+
+
+def _counts_read(evidence: Evidence, step: KeptStep) -> set[int]:
+    """Return how many records each main process of a run read for a step.
+
+    They differ if records were added or deleted between two processes. Then any of them may have completed the run.
+    """
     mains = [each for each in evidence.stories_of(step.run_id) if each.worker == "main"]
-    return len(mains) == 1 and step.step in mains[0].records
-
-
-def _count_read(evidence: Evidence, step: KeptStep) -> int | None:
-    """Return how many records the last main process of a run read for a step."""
-    read = [each.records.get(step.step) for each in evidence.stories_of(step.run_id) if each.worker == "main"]
-    return None if not read or read[-1] is None else len(read[-1])
+    return {len(each.records[step.step]) for each in mains if step.step in each.records}
 
 
 def check_summaries(evidence: Evidence) -> Iterator[Violation]:
-    """Compare the last summary of each run with sums over its rows, unless rows were written that it could not have."""
+    """Compare the last summary of each run with sums over its rows, unless it got rows that this could not include."""
     for run_id in dict.fromkeys(each.run_id for each in evidence.night.runs if each.run_id is not None):
         told = [each for each in evidence.stories_of(run_id) if each.worker == "main"][-1:]
         if not told or told[0].summary is None or told[0].ended_at is None or run_id not in evidence.runs:
@@ -259,7 +265,10 @@ def _attempts_of(evidence: Evidence, run_id: str) -> list[KeptAttempt]:
 
 
 def _is_written_since(evidence: Evidence, told: RunStory) -> bool:
-    """Whether another process wrote rows to a run after this one had done its last step, or anybody after it ended."""
+    """Whether a run got rows that a summary could not include.
+
+    These are rows of other processes after its own had done its last step, and any rows after that process ended.
+    """
     night, run_id = evidence.night, told.run_id
     attempts = _attempts_of(evidence, str(run_id))
     own = {id_ for each in attempts if each.lease_id == told.lease_id for id_ in (each.id, each.generation_id)}

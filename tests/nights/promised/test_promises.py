@@ -16,6 +16,7 @@ from pydantic import BaseModel, Field
 
 from db.ledger.connecting import open_ledger
 from db.ledger.lifecycle import begin_step, end_step
+from db.ledger.rows import StepRow
 from db.rollups.marks import roll_up_ended
 from db.search.indexing import index_all
 from tests.db.rows import Book
@@ -314,7 +315,7 @@ ROWS: dict[str, tuple[Check, Change, bool]] = {
     "a step that is not done before the next one": (check_all_records, stopped_after_its_step, True),
     "a step that another process may have begun again": (
         check_all_records,
-        both(stopped_after_its_step, lambda n: n.stories.append(replace(n.stories[0], process="p1"))),
+        both(stopped_after_its_step, lambda n: n.told.update(main_taken_at={"r1": [0.0, 50.0]})),
         False,
     ),
     "a run that was stopped": (
@@ -881,17 +882,17 @@ def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
     file = tmp_path_factory.mktemp("written") / "ledger.sqlite"
     ledger = open_ledger(f"sqlite:///{file}")
     first = Book(ledger)
-    begin_step(ledger, first.run_id, "product_copy", made_from=None, total=2, left_out=0)
+    begin_step(ledger, first.run_id, StepRow("product_copy", total=2))
     tea = first.add("tea", settled={"cache_creation_5m_tokens": 30, "latency_ms": 1200})
     first.add(
         "cup", settled={"error_type": "timeout", "input_tokens": None, "cost_usd": None}, status="failed", output=None
     )
-    end_step(ledger, first.run_id, "product_copy")
+    end_step(ledger, first.run_id, StepRow("product_copy", total=2))
     first.close()
     second = Book(ledger)
-    begin_step(ledger, second.run_id, "product_copy", made_from=None, total=1, left_out=0)
+    begin_step(ledger, second.run_id, StepRow("product_copy", total=1))
     second.reuse("tea", tea)
-    end_step(ledger, second.run_id, "product_copy")
+    end_step(ledger, second.run_id, StepRow("product_copy", total=1))
     second.close()
     ledger.dispose()
     return file

@@ -48,6 +48,8 @@ CREATE TRIGGER night_crashed AFTER UPDATE OF status ON runs WHEN NEW.status = 'c
   BEGIN INSERT INTO night_times VALUES ('crashed', NEW.id, night_now()); END;
 CREATE TRIGGER night_taken AFTER INSERT ON leases
   BEGIN INSERT INTO night_times VALUES ('taken', NEW.id, night_now()); END;
+CREATE TRIGGER night_main AFTER INSERT ON leases WHEN NEW.worker = 'main'
+  BEGIN INSERT INTO night_times VALUES ('main taken', NEW.run_id, night_now()); END;
 CREATE TRIGGER night_ended AFTER DELETE ON leases
   BEGIN INSERT INTO night_times VALUES ('ended', OLD.id, night_now()); END;
 CREATE TRIGGER night_lapsed AFTER UPDATE OF epoch ON leases
@@ -130,7 +132,18 @@ class Ledger:
 
     def times(self) -> dict[str, dict[str, list[float]]]:
         """Return when each kind of thing happened, by the id of its row, in order."""
-        kinds = "opened", "settled", "written", "crashed", "suspended", "taken", "ended", "lease lost", "step done"
+        kinds = (
+            "opened",
+            "settled",
+            "written",
+            "crashed",
+            "suspended",
+            "taken",
+            "main taken",
+            "ended",
+            "lease lost",
+            "step done",
+        )
         found: dict[str, dict[str, list[float]]] = {kind: {} for kind in kinds}
         with sqlite3.connect(self.file) as connection:
             for kind, row_id, at in connection.execute("SELECT kind, id, at FROM night_times ORDER BY rowid"):
