@@ -4,7 +4,6 @@ A piece is a whole sentence or a whole line. The prompt's own sentences come fir
 The facts of a record are set in frames. `lengths` picks the pieces that fit, so it cuts almost none.
 """
 
-import re
 from collections.abc import Iterator, Sequence
 from itertools import chain, islice, pairwise
 from typing import TypeVar
@@ -13,30 +12,14 @@ from sandbox import frames
 from sandbox.draws import Draw
 from sandbox.lazy import Lazy
 from sandbox.letters import ENGLISH, LETTERS, Letter
+from sandbox.phrases import ENDS, FINAL_ENDS, as_sentence, capitalized, claim_of, head_of, plain_title, undecorated
 from sandbox.record_fields import Fact, trimmed
 from sandbox.topics import Topic
 
 LINES = frozenset({"title", "point", "action", "question", "greeting", "term"})
 """The forms of a single line; all others are sentences."""
 
-_ENDS = tuple(".!?\u2026\u3002\uff01\uff1f\u061f")
-_VERBS = frozenset(
-    "adds becomes belongs brings carries charges closes comes contains covers doubles fits folds gives goes grows has"
-    " helps holds improves includes keeps lasts leaves lets looks makes measures needs offers opens pairs protects"
-    " reads removes runs saves serves sits smells sounds stands starts stays stops suits takes tastes tells turns"
-    " washes wears weighs works".split()
-)
-_JOINING = frozenset("in on from by for with over before after once at without into under of".split())
-# A title that the sandbox made before is not decorated again.
-_TITLED = tuple(
-    frame.removeprefix("{S}")
-    for frame in (*frames.HEADLINES, *frames.SEVERAL)
-    if frame.startswith("{S}") and len(frame) > 3
-)
-_NO_MORE = (*_ENDS, *_TITLED)
-_JOINT = re.compile(r"[,;:]\s|\s(?:and|but|that|which|who|so|because|in|at|when|while|until)\s")
 T = TypeVar("T")
-_MEASURED = re.compile(r", \d")
 _LONG_NAME = 4  # spaces: a name with more is set in quotation marks
 _LONG_QUOTE = 160
 
@@ -60,7 +43,7 @@ class ProseWriter:
         self._sentences_told = again
         self._used: set[str] = set()
         named = topic.subject
-        quoted = named.count(" ") > _LONG_NAME or named.endswith(_ENDS)
+        quoted = named.count(" ") > _LONG_NAME or named.endswith(ENDS)
         self._subject = f"\u201c{named}\u201d" if quoted else named
 
     def lines(self, form: str, most: int) -> Iterator[str]:
@@ -118,7 +101,7 @@ class ProseWriter:
             yield from self._told_facts(opening=opening)
         told = topic.sentences
         for _ in told:
-            yield (_sentence(told[self._sentences_told % len(told)]),)
+            yield (as_sentence(told[self._sentences_told % len(told)]),)
             self._sentences_told += 1
         if not self._is_record:
             yield from self._told_facts(opening=False)
@@ -133,7 +116,7 @@ class ProseWriter:
             self._turn += 5
 
     def _told_facts(self, *, opening: bool) -> Iterator[Alternatives]:
-        facts = [_undecorated(fact) for fact in self.topic.facts] if self.topic.sections else self.topic.facts
+        facts = [undecorated(fact) for fact in self.topic.facts] if self.topic.sections else self.topic.facts
         left = list(_turned(facts, self._facts_told))
         more = frames.ALSO if self.topic.sections else frames.MORE
         stock: Sequence[str] = more
@@ -147,7 +130,7 @@ class ProseWriter:
                 frame = stock[self._turn % len(stock)]
             taken, left = left[: 1 + frame.count("{g}")], left[1 + frame.count("{g}") :]
             self._facts_told += len(taken)
-            yield self._told(taken, _claim(taken[0].phrase) if stock is frames.MORE else None, frame)
+            yield self._told(taken, claim_of(taken[0].phrase) if stock is frames.MORE else None, frame)
             stock = more
 
     def _told(self, taken: Sequence[Fact], claim: str | None, frame: str) -> Alternatives:
@@ -159,8 +142,8 @@ class ProseWriter:
     def _digest(self) -> Alternatives:
         """A record in one sentence, from long to short."""
         facts = [fact.phrase for fact in islice(_turned(self.topic.facts, self._again), 4)]
-        named = [f"{_capital(self._subject)}: {'; '.join(facts[:count])}." for count in range(len(facts), 0, -1)]
-        return (*named, *(f"{_capital('; '.join(facts[:count]))}." for count in (3, 2, 1)))
+        named = [f"{capitalized(self._subject)}: {'; '.join(facts[:count])}." for count in range(len(facts), 0, -1)]
+        return (*named, *(f"{capitalized('; '.join(facts[:count]))}." for count in (3, 2, 1)))
 
     def _report(self) -> Alternatives:
         """A message in one English sentence."""
@@ -170,12 +153,12 @@ class ProseWriter:
         about = f"{topic.sender} writes about {self._quoted_subject()}" if topic.matter else f"{topic.sender} writes"
         if topic.language != "en":
             return (f"{about}.",)
-        asked = [f"{about} and asks: \u201c{_sentence(question)}\u201d" for question in topic.questions]
-        said = [f"{about}: \u201c{_sentence(sentence)}\u201d" for sentence in topic.written]
+        asked = [f"{about} and asks: \u201c{as_sentence(question)}\u201d" for question in topic.questions]
+        said = [f"{about}: \u201c{as_sentence(sentence)}\u201d" for sentence in topic.written]
         return (*_turned([*asked, *said], self._again), f"{about}.")
 
     def _because(self) -> Alternatives:
-        quotes = [f"\u201c{_sentence(sentence).rstrip('.')}\u201d" for sentence in self.topic.written]
+        quotes = [f"\u201c{as_sentence(sentence).rstrip('.')}\u201d" for sentence in self.topic.written]
         told = [fact.phrase for fact in self.topic.facts] if self._is_record else quotes
         frame = frames.REASONS[self._turn % len(frames.REASONS)]
         told = list(_turned(told, self._turn))
@@ -215,14 +198,14 @@ class ProseWriter:
         topic, named = self.topic, self._named()
         facts = (topic.told or topic.items) if self._is_record and not topic.sections and not topic.matter else []
         if facts:
-            heads = (_head(fact.phrase, most - len(named) - 2) for fact in _turned(facts, self._turn))
+            heads = (head_of(fact.phrase, most - len(named) - 2) for fact in _turned(facts, self._turn))
             for head in filter(None, heads):
-                yield f"{_capital(named)}: {head}"
+                yield f"{capitalized(named)}: {head}"
         else:
             for frame in _turned(self._title_frames(named), self._turn):
-                yield frame.format(S=_capital(named), s=named, p=topic.person)
-        yield _capital(named)
-        yield from map(_capital, self.topic.terms)
+                yield frame.format(S=capitalized(named), s=named, p=topic.person)
+        yield capitalized(named)
+        yield from map(capitalized, self.topic.terms)
 
     def _named(self) -> str:
         """The subject of a title: of several sections, that of another one each time."""
@@ -230,13 +213,13 @@ class ProseWriter:
         if not topic.sections:
             return topic.subject
         names = dict.fromkeys([topic.subject, *(section.subject for section in topic.sections)])
-        return _plain_title(tuple(names)[self._again % len(names)])
+        return plain_title(tuple(names)[self._again % len(names)])
 
     def _title_frames(self, named: str) -> Sequence[str]:
         topic = self.topic
         if topic.person and not topic.heading:
             return frames.PERSONAL
-        if named.endswith(_NO_MORE) or topic.language != "en":
+        if named.endswith(FINAL_ENDS) or topic.language != "en":
             return ()
         if topic.person and topic.matter:
             return frames.MESSAGES
@@ -245,7 +228,7 @@ class ProseWriter:
     def _points(self) -> Iterator[str]:
         topic = self.topic
         facts = [fact.line for fact in (*topic.told, *topic.items, *topic.measured)]
-        told = [trimmed(_sentence(sentence)) for sentence in topic.sentences]
+        told = [trimmed(as_sentence(sentence)) for sentence in topic.sentences]
         told = [*facts, *told] if self._is_record else [*told, *facts]
         yield from self._unused(list(_turned(told, self._again)))
         yield from self._unused([f"{one.line}; {two.phrase}" for one, two in pairwise(topic.facts)])
@@ -263,7 +246,7 @@ class ProseWriter:
 
     def _fill(self, frame: str, f: str = "", g: str = "") -> str:
         subject = self._subject
-        return frame.format(s=subject, S=_capital(subject), f=f, F=_capital(f), g=g)
+        return frame.format(s=subject, S=capitalized(subject), f=f, F=capitalized(f), g=g)
 
     def _quoted_subject(self) -> str:
         return self._subject if self._subject[0] == "\u201c" else f"\u201c{self._subject}\u201d"
@@ -272,43 +255,3 @@ class ProseWriter:
 def _turned(items: Sequence[T], by: int) -> Iterator[T]:
     start = by % len(items) if items else 0
     return chain(items[start:], items[:start])
-
-
-def _sentence(text: str) -> str:
-    """A sentence with a capital and a full stop."""
-    text = _capital(text)
-    return text if text.endswith((*_ENDS, '"', "\u201d", ")", "'")) else f"{text.rstrip(',;:')}."
-
-
-def _undecorated(fact: Fact) -> Fact:
-    """A section's subject without the sandbox's own decoration."""
-    return Fact(_plain_title(fact.phrase), fact.line)
-
-
-def _plain_title(title: str) -> str:
-    end = next((end for end in _TITLED if title.endswith(end)), "")
-    return title.removesuffix(end)
-
-
-def _head(phrase: str, most: int) -> str:
-    """A phrase, or its longest part that fits and is complete; empty if that is a single word."""
-    if len(phrase) <= most:
-        return phrase
-    ends = [match.start() for match in _JOINT.finditer(phrase, 0, most + 1) if match.start() <= most]
-    return phrase[: ends[-1]] if ends and " " in phrase[: ends[-1]] else ""
-
-
-def _claim(phrase: str) -> str | None:
-    """A fact that begins with a verb, as a sentence about "it"."""
-    words = phrase.split(None, 2)
-    if _MEASURED.search(phrase):
-        return None
-    if words[0] in _VERBS:
-        return f"It {phrase}."
-    if len(words) > 1 and words[0].endswith(("ed", "en", "de")) and words[1] in _JOINING:
-        return f"It is {phrase}."
-    return None
-
-
-def _capital(text: str) -> str:
-    return text[:1].upper() + text[1:]

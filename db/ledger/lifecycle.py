@@ -122,13 +122,7 @@ def close_run(
             idle.execution_options(isolation_level="AUTOCOMMIT").execute(text("VACUUM (SKIP_LOCKED) working_rows"))
 
 
-def begin_step(
-    engine: Engine,
-    run_id: str,
-    row: StepRow,
-    *,
-    lease: Lease | None = None,
-) -> None:
+def begin_step(engine: Engine, run_id: str, row: StepRow, *, lease: Lease | None = None) -> None:
     """Record that a run works on a step; a resumed step keeps its position.
 
     It also keeps its counts if working rows list the counted records; else the run confirms all records again. With a
