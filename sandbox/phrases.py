@@ -5,7 +5,7 @@ import re
 from sandbox import frames
 from sandbox.record_fields import Fact
 
-ENDS = tuple(".!?\u2026\u3002\uff01\uff1f\u061f")
+SENTENCE_ENDS = tuple(".!?\u2026\u3002\uff01\uff1f\u061f")
 _VERBS = frozenset(
     "adds becomes belongs brings carries charges closes comes contains covers doubles fits folds gives goes grows has"
     " helps holds improves includes keeps lasts leaves lets looks makes measures needs offers opens pairs protects"
@@ -19,7 +19,7 @@ _TITLED = tuple(
     for frame in (*frames.HEADLINES, *frames.SEVERAL)
     if frame.startswith("{S}") and len(frame) > 3
 )
-FINAL_ENDS = (*ENDS, *_TITLED)
+FINAL_ENDS = (*SENTENCE_ENDS, *_TITLED)
 """The ends of a text that is not decorated."""
 _JOINT = re.compile(r"[,;:]\s|\s(?:and|but|that|which|who|so|because|in|at|when|while|until)\s")
 _MEASURED = re.compile(r", \d")
@@ -28,7 +28,7 @@ _MEASURED = re.compile(r", \d")
 def as_sentence(text: str) -> str:
     """A sentence with a capital and a full stop."""
     text = capitalized(text)
-    return text if text.endswith((*ENDS, '"', "\u201d", ")", "'")) else f"{text.rstrip(',;:')}."
+    return text if text.endswith((*SENTENCE_ENDS, '"', "\u201d", ")", "'")) else f"{text.rstrip(',;:')}."
 
 
 def undecorated(fact: Fact) -> Fact:

@@ -12,7 +12,16 @@ from sandbox import frames
 from sandbox.draws import Draw
 from sandbox.lazy import Lazy
 from sandbox.letters import ENGLISH, LETTERS, Letter
-from sandbox.phrases import ENDS, FINAL_ENDS, as_sentence, capitalized, claim_of, head_of, plain_title, undecorated
+from sandbox.phrases import (
+    FINAL_ENDS,
+    SENTENCE_ENDS,
+    as_sentence,
+    capitalized,
+    claim_of,
+    head_of,
+    plain_title,
+    undecorated,
+)
 from sandbox.record_fields import Fact, trimmed
 from sandbox.topics import Topic
 
@@ -43,7 +52,7 @@ class ProseWriter:
         self._sentences_told = again
         self._used: set[str] = set()
         named = topic.subject
-        quoted = named.count(" ") > _LONG_NAME or named.endswith(ENDS)
+        quoted = named.count(" ") > _LONG_NAME or named.endswith(SENTENCE_ENDS)
         self._subject = f"\u201c{named}\u201d" if quoted else named
 
     def lines(self, form: str, most: int) -> Iterator[str]:

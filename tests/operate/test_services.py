@@ -323,7 +323,7 @@ def test_server_that_ends_as_it_starts_is_said_at_once(tmp_path: Path, monkeypat
 
 def read(url: str) -> str:
     try:
-        answer = httpx2.get(url, timeout=5)
+        answer = httpx2.get(url, timeout=30)
     except httpx2.HTTPError:
         return ""
     return answer.text if answer.is_success else ""
