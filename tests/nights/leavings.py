@@ -34,6 +34,7 @@ def result_of(night: Driver) -> NightResult:
         committed_at={row_id: at[0] for kind in ("opened", "written") for row_id, at in times[kind].items()},
         settled_at={row_id: at[-1] for row_id, at in times["settled"].items()},
         crashed_at=times["crashed"],
+        completed_at=times["completed"],
         steps_done_at=times["step done"],
         taken_at=times["taken"],
         main_taken_at=times["main taken"],

@@ -85,6 +85,8 @@ class NightResult:
     """By the id of an attempt: when its end was last committed; a process that returns corrects what others wrote."""
     crashed_at: Mapping[str, Sequence[float]] = field(default_factory=dict)
     """By run: when its row was set to `crashed`."""
+    completed_at: Mapping[str, Sequence[float]] = field(default_factory=dict)
+    """By run: when its row was set to `completed`."""
     steps_done_at: Mapping[str, Sequence[float]] = field(default_factory=dict)
     """By run: when one of its steps was set to done, at its end or at the close. Figures are read after an end."""
     taken_at: Mapping[str, Sequence[float]] = field(default_factory=dict)

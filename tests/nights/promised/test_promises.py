@@ -33,7 +33,7 @@ from tests.nights.promised.evidence import Evidence, Violation, covered
 from tests.nights.promised.ledger_rows import KeptClaim, KeptLease, KeptWork, read_rows
 from tests.nights.promised.made_night import STEP, MadeNight, one_run, record_of, sha
 from tests.nights.promised.money_matches import check_perhaps_billed, check_served, check_settled
-from tests.nights.promised.night_result import NightResult, RunStory
+from tests.nights.promised.night_result import NightResult, ProcessStory, RunStory
 from tests.nights.promised.paid_once import SAYS_SO, check_lost_by_kills, check_paid_once, check_told
 from tests.nights.promised.promises import CHECKS, find_violations
 from tests.nights.promised.requests_in_order import (
@@ -269,6 +269,14 @@ def count_again(night: MadeNight, **values: Any) -> None:
     night.steps[0] = replace(night.steps[0], **values)
 
 
+def crashed_and_gone_on(night: MadeNight) -> None:
+    """Let a second process have read fewer records before it was killed at 50 s."""
+    night.stories.append(
+        replace(night.stories[0], process="p2", began_at=40.0, ended_at=None, records={STEP: {"a": record_of("a")}})
+    )
+    night.processes["p2"] = ProcessStory("p2", died_at=50.0)
+
+
 def stopped_after_its_step(night: MadeNight) -> None:
     night.runs[0] = replace(night.runs[0], status="cancelled")
     count_again(night, state="open")
@@ -309,6 +317,16 @@ ROWS: dict[str, tuple[Check, Change, bool]] = {
     "fewer records than its process read": (
         check_all_records,
         lambda n: n.story(records={STEP: {"a": record_of("a")}}),
+        True,
+    ),
+    "other records than a process read that crashed before": (
+        check_all_records,
+        both(crashed_and_gone_on, lambda n: n.told.update(completed_at={"r1": [99.0]})),
+        False,
+    ),
+    "other records than the process read that completed the run": (
+        check_all_records,
+        both(crashed_and_gone_on, lambda n: n.told.update(completed_at={"r1": [49.0]})),
         True,
     ),
     "a step that is not done": (check_all_records, lambda n: count_again(n, state="open"), True),

@@ -46,6 +46,8 @@ CREATE TRIGGER night_written AFTER INSERT ON generations
   BEGIN INSERT INTO night_times VALUES ('written', NEW.id, night_now()); END;
 CREATE TRIGGER night_crashed AFTER UPDATE OF status ON runs WHEN NEW.status = 'crashed'
   BEGIN INSERT INTO night_times VALUES ('crashed', NEW.id, night_now()); END;
+CREATE TRIGGER night_completed AFTER UPDATE OF status ON runs WHEN NEW.status = 'completed'
+  BEGIN INSERT INTO night_times VALUES ('completed', NEW.id, night_now()); END;
 CREATE TRIGGER night_taken AFTER INSERT ON leases
   BEGIN INSERT INTO night_times VALUES ('taken', NEW.id, night_now()); END;
 CREATE TRIGGER night_main AFTER INSERT ON leases WHEN NEW.worker = 'main'
@@ -63,6 +65,7 @@ CREATE TRIGGER night_refuse BEFORE INSERT ON generations
   BEGIN SELECT RAISE(ABORT, 'this row is refused'); END;
 """
 """What a night's ledger has besides the product's tables."""
+_KINDS = re.findall(r"INTO night_times VALUES \('([a-z ]+)'", NOTES)
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,19 +135,7 @@ class Ledger:
 
     def times(self) -> dict[str, dict[str, list[float]]]:
         """Return when each kind of thing happened, by the id of its row, in order."""
-        kinds = (
-            "opened",
-            "settled",
-            "written",
-            "crashed",
-            "suspended",
-            "taken",
-            "main taken",
-            "ended",
-            "lease lost",
-            "step done",
-        )
-        found: dict[str, dict[str, list[float]]] = {kind: {} for kind in kinds}
+        found: dict[str, dict[str, list[float]]] = {kind: {} for kind in _KINDS}
         with sqlite3.connect(self.file) as connection:
             for kind, row_id, at in connection.execute("SELECT kind, id, at FROM night_times ORDER BY rowid"):
                 found[kind].setdefault(row_id, []).append(at)
