@@ -9,6 +9,7 @@ import pytest
 from db.machine import here, use
 from tests.nights.playing import first_of_the_day
 from tests.nights.simulated.workplace import Workplace, open_workplace
+from tests.nights.simulated.world import World
 
 
 def pytest_configure() -> None:
@@ -36,3 +37,10 @@ def real_machine_afterwards() -> Iterator[None]:
     yield
     asyncio._set_running_loop(None)
     use(before)
+
+
+@pytest.fixture(autouse=True, scope="module")
+def nothing_is_left() -> Iterator[None]:
+    """Let no test of another file find what simulated processes have left: coroutines that were never awaited."""
+    yield
+    World.collect()
