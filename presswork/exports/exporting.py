@@ -165,13 +165,11 @@ def _kept(files: Unfinished) -> str:
 def _few_collections() -> Iterator[None]:
     # Rows are in no circles, but the search for circles in all of them would take a fifth of the time.
     before = gc.get_threshold()
-    gc.freeze()
     gc.set_threshold(100_000, 50, 1_000)
     try:
         yield
     finally:
         gc.set_threshold(*before)
-        gc.unfreeze()
 
 
 def export_to_stream(ledger: Engine, order: ExportOrder, out: BinaryIO, tell: Tell) -> Exported:
