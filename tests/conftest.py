@@ -193,7 +193,7 @@ def mariadb_server() -> Iterator[str]:
             yield _answering(f"mysql+pymysql://root@localhost/mysql?unix_socket={folder}/socket&charset=utf8mb4")
         finally:
             running.terminate()
-            running.wait(timeout=30)
+            running.wait(timeout=120)
 
 
 def _answering(url: str) -> str:
@@ -325,12 +325,16 @@ def prefect_server(
         # A test that looks at its task runs waits until the server has written them, by default for five seconds.
         patch.setenv("PREFECT_SERVER_SERVICES_TASK_RUN_RECORDER_FLUSH_INTERVAL", "1")
         patch.setenv("PREFECT_SERVER_SERVICES_EVENT_PERSISTER_FLUSH_INTERVAL", "1")
+        server = own_server(timeout_s=120, home=prefect_folder, with_ui=True)
         with _tables_made_once(tmp_path_factory) as (made, are_there):
             if are_there:
                 _copy_database(made, prefect_folder / PREFECT_DATABASE)
-            url = stack.enter_context(own_server(timeout_s=120, home=prefect_folder, with_ui=True))
-            if not are_there:
+            else:
+                url = stack.enter_context(server)
                 _copy_database(prefect_folder / PREFECT_DATABASE, made)
+        if are_there:
+            # Not while the tables are locked: the other processes would wait for each other's start.
+            url = stack.enter_context(server)
         yield url
         prefect_client.drain()
 

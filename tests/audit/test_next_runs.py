@@ -79,6 +79,12 @@ def server() -> Iterator[Server]:
         thread.join()
 
 
+@pytest.fixture(autouse=True)
+def patience(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Wait for answers that come: a page waits for a second only."""
+    monkeypatch.setattr(next_runs, "WITHIN_S", 60.0)
+
+
 @contextmanager
 def asking(find: Callable[[], PrefectApi | None]) -> Iterator[NextRuns]:
     asker = NextRuns(find)

@@ -316,7 +316,7 @@ async def test_missing_answer_is_a_timeout(scripted: Scripted, connect: Connect,
     scripted.plan(Reply(hangs=True))
 
     with pytest.raises(PassingCallError) as raised:
-        await connect(scripted.url, timeout_s=0.1).ask(request_body(prompt()), ANTHROPIC)
+        await connect(scripted.url, timeout_s=1).ask(request_body(prompt()), ANTHROPIC)
 
     assert raised.value.kind == "timeout"
 
@@ -534,7 +534,7 @@ def test_invalid_url_is_rejected_and_not_quoted(connect: Connect, url: str) -> N
 async def test_endpoint_that_hangs_is_not_waited_for(
     scripted: Scripted, connect: Connect, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("presswork.claude.client.IDENTIFY_TIMEOUT_S", 0.1)
+    monkeypatch.setattr("presswork.claude.client.IDENTIFY_TIMEOUT_S", 1)
     scripted.plan(Reply(hangs=True))
     began = time.monotonic()
 
@@ -611,7 +611,8 @@ async def test_figures_of_a_model_are_requested_by_its_name(scripted: Scripted, 
 async def test_failed_request_for_a_models_figures_is_translated_like_any_other(
     scripted: Scripted, connect: Connect, monkeypatch: pytest.MonkeyPatch, reply: Reply, status: int | None, kind: str
 ) -> None:
-    monkeypatch.setattr("presswork.claude.client.MODEL_TIMEOUT_S", 0.2)
+    if reply.hangs:
+        monkeypatch.setattr("presswork.claude.client.MODEL_TIMEOUT_S", 1)
     scripted.plan(reply)
 
     with pytest.raises(CallError) as raised:

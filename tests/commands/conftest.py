@@ -131,7 +131,7 @@ def presswork(arguments: Sequence[str], **environment: str) -> subprocess.Comple
         env={**os.environ, **environment},
         capture_output=True,
         text=True,
-        timeout=220,
+        timeout=380,
         check=False,
     )
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 import threading
 from collections.abc import Iterator
 from datetime import UTC, date, datetime, timedelta
@@ -13,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from presswork.commands.machine import status
 from presswork.commands.templates import asking
 from presswork.commands.templates.retiring import Retiring, models_to_ask, retiring
 from presswork.terminal.endings import CommandContext
@@ -162,9 +162,10 @@ def test_models_that_retire_are_found_with_all_who_name_them(desk: Desk, monkeyp
     assert found.words == "claude-sonnet-4-5 is deprecated and retires on 2026-11-30, in 5 days"
 
 
-def test_status_goes_by_what_the_endpoint_says(desk: Desk, models: Models) -> None:
+def test_status_goes_by_what_the_endpoint_says(desk: Desk, models: Models, monkeypatch: pytest.MonkeyPatch) -> None:
     desk.template("old", on("claude-sonnet-4-5"))
     models.says = {"claude-sonnet-4-5": {"lifecycle": "active"}, "claude-sonnet-4-6": RETIRES}
+    monkeypatch.setattr(asking, "ENDPOINT_TIMEOUT_S", 60.0)
 
     (found,) = retire_by(desk, datetime.now(UTC).date())
 
@@ -189,7 +190,19 @@ def test_status_waits_for_no_endpoint(
     assert found.model == "claude-sonnet-4-5"
 
 
-def test_status_tells_of_models_where_nothing_runs(desk: Desk, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("day", "told_of_it"),
+    [
+        (25, "is deprecated and retires on 2026-11-30, in 5 days"),
+        (30, "is deprecated and retires on 2026-11-30, today"),
+        (31, "should have retired on 2026-11-30 and may stop answering any day"),
+    ],
+)
+def test_status_tells_of_models_where_nothing_runs(
+    desk: Desk, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, day: int, told_of_it: str
+) -> None:
+    now = datetime(2026, 11, 1, tzinfo=UTC) + timedelta(days=day - 1)
+    monkeypatch.setattr(status, "utc_now", lambda: now)
     desk.template("old", on("claude-sonnet-4-5"))
     set_all(monkeypatch, {"PRESSWORK_STATE_DIR": str(tmp_path / "state"), "ANTHROPIC_BASE_URL": ""})
 
@@ -198,6 +211,5 @@ def test_status_tells_of_models_where_nothing_runs(desk: Desk, tmp_path: Path, m
 
     assert "Nothing runs here" in screen.stdout
     said = " ".join(screen.stdout.split())
-    assert re.search(r"claude-sonnet-4-5 (is deprecated and retires|should have retired) on 2026-11-30, .+\.", said)
-    assert "Used by old. Move to another model." in said
+    assert f"claude-sonnet-4-5 {told_of_it}. Used by old. Move to another model." in said
     assert [(model["model"], model["retires_on"]) for model in told["models"]] == [("claude-sonnet-4-5", "2026-11-30")]

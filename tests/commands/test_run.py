@@ -286,7 +286,7 @@ def test_keys_that_only_the_records_tell_are_told_before_anything_is_sent(
 
 def test_ctrl_c_ends_a_run_in_order(ran: Ran, prefect_server: str) -> None:
     sent = ran.desk.sent()
-    ran.desk.switch(latency_ms=1500)
+    ran.desk.switch(latency_ms=6000)
     try:
         command = begin(
             *("run", "notes", "--refresh", "--concurrency", "1"), **ran.desk.settings(), PREFECT_API_URL=prefect_server
@@ -352,8 +352,8 @@ def test_ctrl_c_ends_a_statement_of_mariadb_that_has_given_no_row(
 
 
 def wait_until(holds: Callable[[], object], command: subprocess.Popen[str] | None = None) -> None:
-    """Wait until a condition holds or the command ends; fail after a minute."""
-    deadline = time.monotonic() + 60
+    """Wait until a condition holds or the command ends; fail after three minutes."""
+    deadline = time.monotonic() + 180
     while not holds() and (command is None or command.poll() is None):
         assert time.monotonic() < deadline
         time.sleep(0.05)

@@ -72,7 +72,7 @@ def test_processes_that_make_one_ledger_at_once_all_get_it(sqlite_ledger_url: st
     program = f"from db.ledger.connecting import open_ledger; open_ledger({sqlite_ledger_url!r})"
     started = [subprocess.Popen([sys.executable, "-c", program], stderr=subprocess.PIPE) for _ in range(3)]
 
-    assert [(process.communicate(timeout=60)[1], process.returncode) for process in started] == [(b"", 0)] * 3
+    assert [(process.communicate(timeout=200)[1], process.returncode) for process in started] == [(b"", 0)] * 3
     open_ledger(sqlite_ledger_url).dispose()
 
 
@@ -84,7 +84,7 @@ def test_processes_that_migrate_one_ledger_at_once_wait_for_each_other(new_postg
     )
     started = [subprocess.Popen([sys.executable, "-c", program], stderr=subprocess.PIPE) for _ in range(3)]
 
-    assert [(process.communicate(timeout=60)[1], process.returncode) for process in started] == [(b"", 0)] * 3
+    assert [(process.communicate(timeout=200)[1], process.returncode) for process in started] == [(b"", 0)] * 3
 
 
 def test_database_without_tables_is_made_on_sqlite_alone(empty_database_url: str) -> None:

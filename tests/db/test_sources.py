@@ -132,8 +132,8 @@ def test_a_statement_that_another_thread_runs_is_interrupted(source: Engine) -> 
 
     thread = threading.Thread(target=run, daemon=True)
     thread.start()
-    begun.wait(10)
-    for _ in range(100):
+    assert begun.wait(60)
+    for _ in range(600):
         thread.join(0.1)
         if not thread.is_alive():
             break

@@ -29,10 +29,11 @@ def sleep_twice(reader: Engine) -> None:
 def test_statement_after_a_reading_has_no_limit(new_postgres: str) -> None:
     reader = open_reader(new_postgres)
     try:
-        with reading(0.1), reader.connect() as connection:
+        reader.connect().close()  # a first connection takes longer
+        with reading(1), reader.connect() as connection:
             connection.execute(text("SELECT 1"))
         with reader.connect() as connection:
-            connection.execute(text("SELECT pg_sleep(0.2)"))
+            connection.execute(text("SELECT pg_sleep(1.5)"))
     finally:
         reader.dispose()
 

@@ -236,7 +236,7 @@ async def test_every_word_of_the_user_block_is_part_of_the_prompt(workshop: Work
 def held(workshop: Workshop, monkeypatch: pytest.MonkeyPatch) -> Workshop:
     """A workshop with an overloaded endpoint, in which a chunk waits for its next try."""
     monkeypatch.setenv("PRESSWORK_REQUEST_RETRIES", "0")
-    monkeypatch.setenv("PRESSWORK_CHUNK_RETRY_DELAY_S", "2")
+    monkeypatch.setenv("PRESSWORK_CHUNK_RETRY_DELAY_S", "8")
     workshop.sandbox.configure(overloaded=1)
     return workshop
 

@@ -8,7 +8,7 @@ import pytest
 
 from tests.engine.workshop import Process, Workshop, ended
 
-LEASE_S = 3
+LEASE_S = 6
 SHORT_LEASES = f"""
 from db.ledger import leases
 # The lease of a crashed owner must expire during the test.
@@ -39,7 +39,7 @@ async def test_two_processes_with_the_same_job_buy_each_prompt_once(workshop_on_
     workshop = workshop_on_each
     workshop.numbered(60)
     workshop.sandbox.configure(latency_ms=300)
-    for process in [await start(workshop), await start(workshop)]:
+    for process in [await workshop.process(concurrency=5, chunk_size=10) for _process in range(2)]:
         await ended(process)
 
     assert (workshop.requests, workshop.sandbox.stats()["repeated_bodies"]) == (60, 0)

@@ -204,7 +204,7 @@ async def test_flow_run_that_was_stopped_says_why_in_prefect(
 @pytest.fixture
 def at_work(workshop: Workshop, monkeypatch: pytest.MonkeyPatch) -> Workshop:
     monkeypatch.setattr("presswork.engine.orchestration.prefect_host.WATCH_S", 0.2)
-    workshop.numbered(40)
+    workshop.numbered(200)
     workshop.sandbox.configure(latency_ms=400)
     return workshop
 
@@ -230,11 +230,11 @@ async def test_cancel_stops_the_run_and_running_again_goes_on(at_work: Workshop)
         await client.set_flow_run_state((await flow_run_of(at_work)).id, Cancelling())
     assert "Cancel in Prefect" in await stopped(at_work, run)
     asked = at_work.requests
-    assert asked < 40
+    assert asked < 200
     assert at_work.value("SELECT count(*) FROM current_content") == asked
     at_work.sandbox.configure(latency_ms=0)
     again = await at_work.run()
-    assert (again.cached, again.succeeded, again.exit_status) == (asked, 40 - asked, 0)
+    assert (again.cached, again.succeeded, again.exit_status) == (asked, 200 - asked, 0)
 
 
 async def test_signal_leaves_the_flow_run_cancelled(at_work: Workshop) -> None:

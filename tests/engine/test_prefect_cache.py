@@ -19,7 +19,7 @@ pytestmark = pytest.mark.prefect
 def held(workshop: Workshop, monkeypatch: pytest.MonkeyPatch) -> Workshop:
     """A workshop with an overloaded endpoint, in which Prefect waits seconds before a chunk's next try."""
     monkeypatch.setenv("PRESSWORK_REQUEST_RETRIES", "0")
-    monkeypatch.setenv("PRESSWORK_CHUNK_RETRY_DELAY_S", "5")
+    monkeypatch.setenv("PRESSWORK_CHUNK_RETRY_DELAY_S", "15")
     workshop.sandbox.configure(overloaded=1)
     return workshop
 

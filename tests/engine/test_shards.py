@@ -105,7 +105,7 @@ async def test_helper_works_on_its_runs_records_and_the_run_has_all_figures(work
 async def test_helpers_at_once_share_the_records_and_no_two_have_the_same(workshop_on_each: Workshop) -> None:
     workshop = workshop_on_each
     workshop.numbered(60)
-    workshop.sandbox.configure(latency_ms=20)
+    workshop.sandbox.configure(latency_ms=300)  # so long that each of the three opens before the last range is taken
 
     async def help_three(run: SpreadRun) -> None:
         await asyncio.gather(*(workshop.run(helper=helper(run, number), concurrency=2) for number in (1, 2, 3)))

@@ -94,6 +94,25 @@ async def test_stop_interrupts_a_statement_and_leaves_the_task_that_waits_for_it
     stopper.close()
 
 
+async def test_stop_interrupts_the_statement_of_a_source_that_was_being_opened(file: str, stopper: Stopper) -> None:
+    opening, opens = threading.Event(), threading.Event()
+
+    def open_late() -> Engine:
+        opening.set()
+        assert opens.wait(60)
+        return open_source(file)
+
+    waiting = asyncio.create_task(SourceReader(open_late, stopper.pursuing).read(execute(ENDLESS)))
+    await asyncio.to_thread(opening.wait, 60)
+    stopper.stop("SIGINT")
+    await asyncio.sleep(0.5)
+    opens.set()
+    with pytest.raises(StoppedError, match="SIGINT"):
+        await waiting
+    assert await ended()
+    stopper.close()
+
+
 async def test_one_who_no_longer_waits_ends_his_own_statement_only(reader: SourceReader) -> None:
     release = threading.Event()
     other = asyncio.create_task(reader.read(lambda engine: (execute("SELECT 7")(engine), release.wait(60))))

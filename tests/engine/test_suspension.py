@@ -181,7 +181,7 @@ async def test_run_that_waits_in_place_can_be_stopped(waiting: Workshop, monkeyp
     await in_place(waiting)
     os.kill(os.getpid(), signal.SIGINT)
     with pytest.raises(Abort):
-        await asyncio.wait_for(running, 20)
+        await asyncio.wait_for(running, 60)
     assert (run_of(waiting)["status"], held(waiting)) == ("cancelled", (0, 0, 0))
 
 

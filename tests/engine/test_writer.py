@@ -168,7 +168,7 @@ async def test_attempt_that_is_in_a_file_before_it_was_committed_was_never_sent(
     opened: Open, book: Book, tmp_path: Path, end: Callable[[Writer, asyncio.Task[None]], None]
 ) -> None:
     away = Away(float("inf"))
-    async with opened(patience_s=300 if end is stop else 0.02) as writer:
+    async with opened(patience_s=300 if end is stop else 0.5) as writer:
         writer.commit = away
         book.attempt(writer._batch, "a", new_id())
         waiting = asyncio.create_task(writer.committed())

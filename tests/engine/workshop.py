@@ -231,7 +231,9 @@ async def ended(process: Process) -> None:
     assert process.returncode == 0, said.decode()[-3000:]
 
 
-async def eventually(look: Callable[[], Awaitable[Any]], enough: Callable[[Any], bool], *, within_s: float = 20) -> Any:
+async def eventually(
+    look: Callable[[], Awaitable[Any]], enough: Callable[[Any], bool], *, within_s: float = 120
+) -> Any:
     """Look until it is enough, because Prefect's server stores task runs a little after they end."""
     found = await look()
     waited = 0.0

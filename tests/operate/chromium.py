@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
-from playwright.async_api import Locator, Page, async_playwright
+from playwright.async_api import Locator, Page, async_playwright, expect
 
 SCREENSHOTS = os.environ.get("PRESSWORK_SCREENSHOTS")
 """A folder for the pictures of the docs: `PRESSWORK_SCREENSHOTS=docs/images pytest -m browser` takes them again."""
@@ -32,6 +32,7 @@ async def open_page(chromium: str) -> AsyncIterator[Page]:
         try:
             page = await browser.new_page(viewport=SIZE, color_scheme="light")  # type: ignore[arg-type]
             page.set_default_timeout(PATIENCE_MS)
+            expect.set_options(timeout=PATIENCE_MS)  # of all pages: there is no other way
             yield page
         finally:
             await browser.close()

@@ -253,7 +253,7 @@ async def fill(page: Page) -> None:
         await page.wait_for_timeout(500)
         if await listed.count():
             break
-    await listed.last.click(timeout=5000)
+    await listed.last.click()
     await around(page, "Urgent").get_by_text("bool", exact=True).click()
     await around(page, "Urgent").locator("input[type=checkbox]").last.evaluate("switch_ => switch_.click()")
 

@@ -164,7 +164,7 @@ prefect_server.start_in_own_session = lambda command, *given, **named: start(
 )
 if moment == "before its record":
     held_server.write_record = kill
-server = CommandServer(held_server.ServerPlan(Path(home), 20, 1.0 if moment == "after its answer" else 600.0))
+server = CommandServer(held_server.ServerPlan(Path(home), 20, 5.0 if moment == "after its answer" else 600.0))
 print(server.answering(), flush=True)
 kill()
 """

@@ -60,6 +60,7 @@ def machine(prefect_home: Path, tmp_path: Path) -> Iterator[Machine]:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(600)
 def test_up_starts_what_is_needed_restarts_what_ends_and_down_leaves_nothing(machine: Machine) -> None:
     machine.settings["PREFECT_SERVER_API_AUTH_STRING"] = AUTH
     machine.settings["PRESSWORK_AUDIT_PORT"] = str(free_port())
@@ -137,7 +138,7 @@ def test_foreground_stays_until_it_is_told_to_end(machine: Machine) -> None:
         with temporary_settings({PREFECT_API_URL: machine.api}):
             asyncio.run(require_all_are_seen())
         supervisor.send_signal(signal.SIGTERM)
-        assert supervisor.wait(timeout=60) == 0
+        assert supervisor.wait(timeout=150) == 0
         assert supervisor.stderr is not None
         assert "Traceback" not in supervisor.stderr.read()
     machine.assert_nothing_is_left()
@@ -288,7 +289,7 @@ def test_server_dies_with_a_parent_that_is_killed(prefect_home: Path) -> None:
         assert is_healthy(url)
         os.kill(parent.pid, signal.SIGKILL)
         parent.wait()
-    psutil.wait_procs([server], timeout=20)
+    psutil.wait_procs([server], timeout=120)
     assert not server.is_running()
     assert not is_healthy(url)
     assert list(prefect_home.glob("prefect-server-*.lock")) == []
@@ -302,7 +303,7 @@ def test_server_that_does_not_start_in_time_is_stopped_and_said(tmp_path: Path) 
         own_server(timeout_s=0.5, home=tmp_path),
     ):
         pass
-    assert time.monotonic() - began < 15
+    assert time.monotonic() - began < 60
     assert {child.pid for child in servers()} == before
 
 

@@ -26,7 +26,7 @@ def requests(*ids: str, **changes: Any) -> Any:
 
 
 async def ended(client: AsyncAnthropic, batch_id: str) -> MessageBatch:
-    for _ in range(500):
+    for _ in range(6000):
         batch = await client.messages.batches.retrieve(batch_id)
         if batch.processing_status == "ended":
             return batch
@@ -180,7 +180,7 @@ async def test_what_is_not_answered_in_a_day_expires() -> None:
     batches = Batches(service)
     batch = batches.create(json.dumps({"requests": requests("one", "two")}).encode())
     now += 24 * 3600
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         await until(lambda: batch.ended_at is not None)
     info = batch.info("")
     assert info["request_counts"] == {"processing": 0, "succeeded": 0, "errored": 0, "canceled": 0, "expired": 2}

@@ -330,7 +330,7 @@ async def test_run_at_the_same_time_does_not_pay_twice(workshop: Workshop) -> No
 async def test_record_is_told_while_others_are_asked(workshop: Workshop) -> None:
     workshop.items({"a": "one", "b": "2"})
     workshop.template("{{ 1 // (record.name | length - 1) }} {{ record.name }}")
-    workshop.sandbox.configure(latency_ms=600)
+    workshop.sandbox.configure(latency_ms=5_000)
     told = asyncio.Event()
     async with TrySession(load_settings()) as session:
         trying = asyncio.create_task(session.run(Asked("note"), on_record=lambda _record: told.set()))

@@ -84,7 +84,7 @@ class SourceReader:
             try:
                 return await asyncio.wrap_future(reading.result)
             except asyncio.CancelledError:
-                await asyncio.wrap_future(Reading(lambda: reading.interrupt(self._interrupter)).result)
+                await asyncio.wrap_future(Reading(lambda: reading.interrupt(lambda: self._interrupter)).result)
                 raise
 
     def _opened(self) -> Engine:
@@ -114,11 +114,15 @@ class Reading(Generic[T]):
         self._thread = threading.Thread(target=self._run, name="presswork-source", daemon=True)
         self._thread.start()
 
-    def interrupt(self, interrupter: Interrupter | None) -> None:
-        """Interrupt the thread's statements until it has ended, for at most INTERRUPTED_WITHIN_S."""
+    def interrupt(self, find_interrupter: Callable[[], Interrupter | None]) -> None:
+        """Interrupt the thread's statements until it has ended, for at most INTERRUPTED_WITHIN_S.
+
+        `find_interrupter` is asked each time, because the thread may still be opening the source.
+        """
         deadline = monotonic_s() + INTERRUPTED_WITHIN_S
         # Repeatedly, because the thread may be between two statements.
         while self._thread.is_alive() and monotonic_s() < deadline:
+            interrupter = find_interrupter()
             if interrupter is not None and self._thread.ident is not None:
                 interrupter.interrupt(self._thread.ident)
             self._thread.join(INTERRUPT_AGAIN_S)

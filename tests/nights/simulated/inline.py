@@ -20,5 +20,5 @@ class InlineReading:
             left()
             self.result.set_result(found)
 
-    def interrupt(self, _interrupter: object) -> None:
+    def interrupt(self, _find_interrupter: object) -> None:
         """Do nothing: the work is done."""
