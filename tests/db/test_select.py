@@ -429,7 +429,7 @@ def test_reading_that_ends_early_logs_nothing(shop: Engine, caplog: pytest.LogCa
     assert read_record(shop, query("SELECT * FROM items", "sku"), "a") is not None
     assert len(read(shop, query("SELECT * FROM items", limit=2))) == 2
 
-    assert not [record for record in caplog.records if record.name.startswith("sqlalchemy")]
+    assert caplog.text == ""
 
 
 @pytest.mark.parametrize(("key", "value"), [("sku", "nope"), ("n", "99"), ("n", "x"), ("n", "04"), ("made", "never")])

@@ -164,7 +164,7 @@ def test_breaking_off_prints_nothing_on_the_screen(
         spooled(items, mine, query("SELECT name FROM items"))
 
     # SQLAlchemy logs a cursor that can't be closed with its traceback, and Python prints that.
-    assert [record.getMessage() for record in caplog.records if record.name.startswith("sqlalchemy")] == []
+    assert [record.getMessage() for record in caplog.records] == []
 
 
 KILL = {
@@ -229,7 +229,7 @@ def test_what_is_no_select_or_writes_is_refused_and_changes_nothing(items: Engin
 EXECUTED = {
     "sqlite": "executed()",
     "postgresql": "executed()",
-    "mysql": "sleep(60)",
+    "mysql": "sleep(3)",
     "duckdb": "error('executed')",
 }
 SHAPES = [
@@ -267,7 +267,7 @@ def test_columns_are_found_without_executing_the_select(source_database_url: str
     sql = shape.format(call=EXECUTED[kind])
     began = time.monotonic()
     check_columns(items, query(sql))
-    assert (called, time.monotonic() - began < 30) == ([], True)
+    assert (called, time.monotonic() - began < 2) == ([], True)
     with pytest.raises(SelectError, match="does not yield the key column 'nothing'"):
         check_columns(items, query(sql, "nothing"))
 

@@ -99,7 +99,7 @@ async def test_second_signal_stops_at_once_and_marks_what_it_cuts_off(work: Work
     interrupt()
     await ended(run)
 
-    assert time.monotonic() - began < 20
+    assert time.monotonic() - began < 5
     kinds = work.counts("SELECT error_type, count(*) FROM attempts GROUP BY 1")
     assert kinds.pop("abandoned") == AT_ONCE
     assert set(kinds) <= {"not_sent"}
@@ -117,7 +117,7 @@ async def test_what_is_in_flight_longer_than_the_setting_is_abandoned(
     interrupt()
     began = time.monotonic()
     await ended(run)
-    assert 0.2 < time.monotonic() - began < 20
+    assert 0.2 < time.monotonic() - began < 8
     assert work.value("SELECT count(*) FROM attempts WHERE error_type = 'abandoned'") == AT_ONCE
     assert_in_order(work)
 
@@ -132,7 +132,7 @@ async def test_stop_ends_waits_between_retries_and_for_limits(work: Workshop, mo
     began = time.monotonic()
     interrupt()
     await ended(run)
-    assert time.monotonic() - began < 10  # the next place is free after 12 s
+    assert time.monotonic() - began < 3
     assert_in_order(work)
     work.sandbox.configure(rpm=None)
 
@@ -147,7 +147,7 @@ async def test_stop_ends_a_wait_of_prefects_retries(work: Workshop, monkeypatch:
     began = time.monotonic()
     interrupt()
     await ended(run)
-    assert time.monotonic() - began < 20
+    assert time.monotonic() - began < 5
     assert_in_order(work)
     work.sandbox.configure(overloaded=0)
     await assert_goes_on(work)
@@ -166,5 +166,5 @@ async def test_run_that_waits_for_another_ends_when_it_is_stopped(work: Workshop
     began = time.monotonic()
     interrupt()
     await ended(run)
-    assert time.monotonic() - began < 20
+    assert time.monotonic() - began < 3
     assert work.value("SELECT count(*) FROM claims") == len(hashes)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -37,6 +38,16 @@ async def pool(workshop: Workshop, tmp_path: Path) -> AsyncIterator[Pool]:
         yield made
 
 
+@asynccontextmanager
+async def waiting(name: str, seconds: float) -> AsyncIterator[None]:
+    """Let the automations wait as long, while the block runs."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(f"presswork.operate.automations.{name}", seconds)
+        await install_automations()
+        yield
+    await install_automations()
+
+
 async def put(flow_run: FlowRun, *states: object) -> None:
     async with get_client() as client:
         for state in states:
@@ -62,18 +73,15 @@ async def test_cancel_ends_a_run_though_no_worker_is_there(workshop: Workshop, p
     await put(died, Pending(), Running(), Cancelling())
     async with get_client() as client:
         await client.set_flow_run_state(waits.id, Cancelling())
-    await pool.reached(waits, "Cancelled", within_s=60)
-    await pool.reached(died, "Cancelled", within_s=150)
+    await pool.reached(waits, "Cancelled", within_s=5)
+    await pool.reached(died, "Cancelled", within_s=40)
 
 
 @pytest.fixture
 async def patient(pool: Pool) -> AsyncIterator[Pool]:
     """The pool, where no automation ends a run within the test: only its worker does."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("presswork.operate.automations.CANCEL_S", 3600)
-        await install_automations()
+    async with waiting("CANCEL_S", 3600):
         yield pool
-    await install_automations()
 
 
 @pytest.mark.timeout(600)
@@ -85,7 +93,7 @@ async def test_cancel_and_retry_of_a_run_on_a_worker(workshop: Workshop, patient
     run = await start("content/note", options={"concurrency": 4})
     await workshop.answered(4)
     await put(run, Cancelling())
-    await pool.reached(run, "Cancelled", within_s=120)
+    await pool.reached(run, "Cancelled", within_s=20)
     recorded = workshop.value("SELECT count(*) FROM generations WHERE status = 'succeeded'")
     assert 4 <= recorded < 60
     (cancelled,) = workshop.rows("SELECT id, status FROM runs")
@@ -125,11 +133,8 @@ async def test_run_of_a_worker_that_is_killed_goes_on_with_another(workshop: Wor
 @pytest.fixture
 async def impatient(pool: Pool) -> AsyncIterator[Pool]:
     """The pool, where a run counts as crashed once it was not heard of for ten seconds."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("presswork.operate.automations.CRASHED_AFTER_S", 10)
-        await install_automations()
+    async with waiting("CRASHED_AFTER_S", 10):
         yield pool
-    await install_automations()
 
 
 @pytest.mark.soak
